@@ -362,6 +362,15 @@ def _arguments(text: str) -> tuple[list[Any] | None, dict[str, Any] | None]:
     return (args if isinstance(args, list) else None, kwargs if isinstance(kwargs, dict) else None)
 
 
+def names_in(text: str | None) -> tuple[str, ...]:
+    """Return the names in a JSON array; none if plain SQL has written anything else."""
+    try:
+        names = json.loads(text) if text else ()
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
 def headers_of(text: str | None) -> dict[str, str] | None:
     """Return a row's headers; None where plain SQL has written anything but an object of texts."""
     try:

@@ -45,12 +45,11 @@ LAYERS: list[list[str]] = [
         "os_signals",
         "polling",
         "text",
-        "job_changes",
         "schedules/*",
     ],
     ["serialization/*"],
-    ["store/schema", "store/checks", "store/indexes", "store/clock", "store/fork_safety"]
-    + ["store/pool", "store/postgres_session"],
+    ["store/schema", "store/checks", "store/column_types", "store/indexes", "store/clock"]
+    + ["store/fork_safety", "store/pool", "store/postgres_session"],
     ["store/notify/*"],
     ["store/dialects/*"],
     ["store/sql/*"],
@@ -93,8 +92,9 @@ OPTIONAL = {  # What may be imported inside a function below that, because it ma
 DIALECTS = ("sqlite", "postgres")
 KNOW_DIALECTS = [  # The only places whose code says which database it is on.
     *("config", "cli/*", "store/fresh_database"),
-    *("store/schema", "store/checks", "store/indexes", "store/clock", "store/dialects/*"),
-    *("store/notify/*", "store/postgres_session", "store/migrate", "store/urls"),
+    *("store/schema", "store/checks", "store/column_types", "store/indexes", "store/clock"),
+    *("store/dialects/*", "store/notify/*", "store/postgres_session", "store/migrate"),
+    "store/urls",
 ]
 STATEMENTS = {"select", "insert", "update", "delete", "text"}
 KNOW_SQL = ["store/*"]

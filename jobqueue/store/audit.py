@@ -125,7 +125,7 @@ def _object(text: str | None) -> dict[str, Any] | None:
     """Return a JSON object; None for what plain SQL has written there: it hides no other row."""
     try:
         value = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -135,7 +135,7 @@ def _sayable(row: dict[str, Any]) -> dict[str, Any]:
     try:
         about(row)
         shown(row["before"])
-    except (TypeError, ValueError, LookupError, AttributeError):
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
         return row | {"target": {}, "before": None}
     return row
 

@@ -63,7 +63,7 @@ def _read_text(value: str | None) -> datetime | None:
         return None
     try:
         instant = datetime.fromisoformat(value + "+00:00")
-    except ValueError:
+    except (ValueError, TypeError):  # Bytes.
         return _read_foreign(value)
     # After a date without a time, Python reads the offset as a time of day.
     return instant if instant.tzinfo else _read_foreign(value)
@@ -84,7 +84,7 @@ def _read_foreign(value: str) -> datetime:
     try:
         instant = datetime.fromisoformat(value)
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # Not an instant, or outside of the years 1 to 9999.
+    except (ValueError, OverflowError, TypeError):  # Not one, or outside of the years 1 to 9999.
         return datetime(1970, 1, 1, tzinfo=UTC)
 
 

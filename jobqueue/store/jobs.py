@@ -23,7 +23,14 @@ from sqlalchemy import func as sql_func
 from sqlalchemy.exc import IntegrityError
 
 from jobqueue.job_changes import JobChanges
-from jobqueue.records import AttemptError, AttemptRecord, JobFilter, JobRecord, Refusal
+from jobqueue.records import (
+    AttemptError,
+    AttemptRecord,
+    JobFilter,
+    JobRecord,
+    Refusal,
+    names_in,
+)
 from jobqueue.states import FINAL, MOVES, WAITING, State
 from jobqueue.store.audit import Action, moved_from, transact_audited
 from jobqueue.store.clock import INSTANT, now
@@ -360,20 +367,11 @@ def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
     values["state"] = State(row.state)
     awaited = values.pop("awaited_key")
     values["unique_key"] = row.unique_key if awaited is None else awaited
-    values["tags"] = tags_of(row.tags)
+    values["tags"] = names_in(row.tags)
     if error is not None:
         values["error"] = AttemptError(error.error_type, error.error_message, error.traceback)
         values["error_at"] = error.finished_at
     return JobRecord(**values)
-
-
-def tags_of(text: str | None) -> tuple[str, ...]:
-    """Return a row's tags; none if plain SQL has written anything else than a list of names."""
-    try:
-        tags = json.loads(text) if text else ()
-    except (ValueError, TypeError, RecursionError):
-        return ()
-    return tuple(map(str, tags)) if isinstance(tags, list) else ()
 
 
 def _attempt(row: Row[Any]) -> AttemptRecord:

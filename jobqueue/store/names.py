@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 
 from jobqueue.options import NAME
+from jobqueue.records import names_in
 from jobqueue.store.database import Store
-from jobqueue.store.jobs import tags_of
 from jobqueue.store.schema import (
     CounterKind,
     PauseKind,
@@ -88,7 +88,7 @@ def names_in_use(store: Store, *, besides: str | None = None) -> Names:
 
 
 def _listed(texts: Iterable[str | None]) -> Iterator[str]:
-    return (name for text in texts for name in tags_of(text))
+    return (name for text in texts for name in names_in(text))
 
 
 def _names(*found: Iterable[str | None]) -> frozenset[str]:

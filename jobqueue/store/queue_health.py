@@ -13,11 +13,10 @@ from sqlalchemy import Connection, and_, func, inspect, select
 from sqlalchemy.schema import CreateIndex
 
 from jobqueue.doctor_findings import Finding, finding
-from jobqueue.records import counted
+from jobqueue.records import counted, names_in
 from jobqueue.states import WAITING, State
 from jobqueue.store.clock import now
 from jobqueue.store.database import Store
-from jobqueue.store.jobs import tags_of
 from jobqueue.store.names import queues_of_available
 from jobqueue.store.redactions import parts_of, read_redactions
 from jobqueue.store.schedules import ScheduleTable
@@ -197,7 +196,7 @@ def unknown_tasks(facts: Facts) -> Iterator[Finding]:
     for row in facts.waiting:
         if row.queue not in known:
             serving = facts.serving(row.queue)
-            known[row.queue] = {task for worker in serving for task in tags_of(worker.tasks)}
+            known[row.queue] = {task for worker in serving for task in names_in(worker.tasks)}
         if known[row.queue] and row.task not in known[row.queue]:
             unknown[row.task] = None
     if unknown:
@@ -383,7 +382,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
 
 
 def _serves(worker: Any, queue: str) -> bool:
-    return worker.queues is None or queue in tags_of(worker.queues)
+    return worker.queues is None or queue in names_in(worker.queues)
 
 
 def _named(noun: str, names: list[str]) -> str:

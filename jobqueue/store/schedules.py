@@ -1,7 +1,6 @@
 """What operators do with schedules: list, add, change, pause, resume, reset, remove and run."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, delete, null, select, update
 
 from jobqueue import options
 from jobqueue.errors import ScheduleNotFound, invalid
+from jobqueue.records import names_in
 from jobqueue.schedules.definition import CODE, OPERATOR, Definition, ScheduleRecord
 from jobqueue.store.audit import Action, action_of, transact_audited
 from jobqueue.store.clock import now
@@ -48,7 +48,7 @@ class ScheduleTable:
             wanted = wanted.where(schedules.c.name == name)
         alive = select(workers.c.tasks).where(IS_ALIVE)
         with self._store.read() as connection:
-            known = {task for text in connection.scalars(alive) for task in json.loads(text)}
+            known = {task for text in connection.scalars(alive) for task in names_in(text)}
             found = [record_of(row) for row in connection.execute(wanted)]
         return [
             dataclasses.replace(

@@ -5,22 +5,12 @@ Views and migrations are in `migrations/`; a test compares them with this file.
 
 from enum import IntEnum, StrEnum
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Double,
-    Index,
-    Integer,
-    MetaData,
-    SmallInteger,
-    Table,
-    Text,
-    text,
-)
+from sqlalchemy import Column, Index, MetaData, Table, text
 
 from jobqueue.states import State
 from jobqueue.store.checks import Seconds, Whole, checks
 from jobqueue.store.clock import Instant, now
+from jobqueue.store.column_types import BigInteger, Double, Integer, SmallInteger, Text
 from jobqueue.store.indexes import indexes, partial
 
 REVISION = "0005"
@@ -225,7 +215,7 @@ lanes = Table(  # A row for each concurrency key with waiting jobs, and for each
 )
 
 
-def _zeros(type_: "type[BigInteger | Double[float]]", *names: str) -> list[Column[object]]:
+def _zeros(type_: "type[BigInteger | Double]", *names: str) -> list[Column[object]]:
     return [Column(name, type_, nullable=False, server_default="0") for name in names]
 
 

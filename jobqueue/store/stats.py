@@ -1,22 +1,17 @@
 """Statistics for operators: the monitoring views as plain rows."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
     ColumnClause,
     ColumnElement,
     CompoundSelect,
-    Double,
-    Integer,
     Select,
-    Text,
     case,
     cast,
     column,
@@ -26,9 +21,11 @@ from sqlalchemy import (
     union_all,
 )
 
+from jobqueue.records import names_in
 from jobqueue.states import FINAL, State
 from jobqueue.store.checks import Seconds, Whole
 from jobqueue.store.clock import INSTANT, now
+from jobqueue.store.column_types import BigInteger, Double, Integer, Text
 from jobqueue.store.database import Store
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_figures import bounded_rows, waiting_by_task
@@ -131,7 +128,7 @@ class Monitor:
             select(worker_stats).order_by(worker_stats.c.worker, worker_stats.c.started_at)
         )
         for row in rows:
-            row["queues"] = None if row["queues"] is None else json.loads(row["queues"])
+            row["queues"] = None if row["queues"] is None else list(names_in(row["queues"]))
         return rows
 
     def workers_json(self) -> Rows:
@@ -301,7 +298,7 @@ class Monitor:
         """Count the live workers that have each task."""
         names: Counter[str] = Counter()
         for row in self._rows(select(workers.c.tasks).where(IS_ALIVE)):
-            names.update(set(json.loads(row["tasks"])))
+            names.update(set(names_in(row["tasks"])))
         return names
 
     def _throughput_per_second(self) -> float:

@@ -10,10 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from jobqueue.records import JobRecord
+from jobqueue.records import JobRecord, names_in
 from jobqueue.states import State
 from jobqueue.store.database import Store
-from jobqueue.store.jobs import tags_of
 from jobqueue.store.lane_admission import PLACE, Head, Lane, Places, QueueLane, Switches
 from jobqueue.store.lane_rows import LANES_AT_ONCE
 from jobqueue.store.lanes import HEADS_MIN, Lanes
@@ -79,7 +78,7 @@ class Facts:
         return [
             row
             for row in self.live_workers
-            if row.queues is None or self.job.queue in tags_of(row.queues)
+            if row.queues is None or self.job.queue in names_in(row.queues)
         ]
 
     @property
@@ -95,7 +94,7 @@ class Facts:
     @cached_property
     def is_known(self) -> bool:
         """Whether a live worker that serves the queue knows the task."""
-        return any(self.job.task in tags_of(row.tasks) for row in self.serving)
+        return any(self.job.task in names_in(row.tasks) for row in self.serving)
 
     @cached_property
     def switches(self) -> Switches:
