@@ -334,8 +334,14 @@ if (child := os.fork()) == 0:
 os.waitpid(child, 0)
 sys.stdin.read()
 """
-    line = [sys.executable, "-c", program]
-    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
         of_parent, of_child = (int(parent.stdout.readline()) for _ in range(2))  # type: ignore[union-attr]
         all_gone([of_child])
         assert alive(of_parent)
