@@ -192,8 +192,28 @@ class Lane:
     @property
     def first_left(self) -> Head | None:
         """Return the first job that stays behind, if any is known."""
+        return next(iter(self._left), None)
+
+    @property
+    def _left(self) -> Sequence[Head]:
         taken = {head.id for head in self.allowed[: self.taken]}
-        return next((head for head in self.heads if head.id not in taken), None)
+        return [head for head in self.heads if head.id not in taken]
+
+    @property
+    def next_place(self) -> tuple[int, datetime | None]:
+        """Return where its next job is in the order of all: priority and due time.
+
+        Of one that may start, if any is known, or else of one that waits in line: a job that is
+        passed over for long must not bring its key in front of others.
+        """
+        left = self._left
+        may_start = {head.id for head in self.allowed[self.taken :]}
+        best = [head for head in left if head.id in may_start] or [
+            head for head in left if head.is_in_line
+        ]
+        if first := next(iter(best or left), None):
+            return first.priority, first.run_at
+        return (0, None) if self.last is None else self.last[:2]
 
 
 def choose_in_order(lanes: Sequence[Lane], room: int) -> list[int]:

@@ -154,12 +154,13 @@ class LaneRows:
         rows = connection.execute(self._statements.known)
         known = {(kind, name): (queue, place) for kind, name, queue, *place in rows}
         lanes: dict[str, dict[str, _Found]] = {}
-        is_any_paused = False
+        passed_over: set[tuple[str, str]] = set()
         parameters = {"in_last_instant": _LAST_INSTANT}
         for row in connection.execute(self._statements.first_jobs, parameters):
             place = (LaneKind.KEY, row.lane, row.queue, row.priority, row.run_at)
             lanes.setdefault(row.lane, {})[row.queue] = place
-            is_any_paused |= bool(row.is_any_paused)
+            if not row.is_open:
+                passed_over.add((row.lane, row.queue))
         missing, moved, overtaken = [], [], []
         for key, places in lanes.items():
             if (LaneKind.KEY, key) not in known:
@@ -169,8 +170,10 @@ class LaneRows:
             if queue not in places or len(places) > 1:
                 after = min((other for other in places if other > queue), default=min(places))
                 moved.append(places[after])
-            elif not is_any_paused and (due_at is None or places[queue][3:] < (priority, due_at)):
-                overtaken.append(places[queue])  # Not while the first may be passed over.
+            elif due_at is None or (
+                (key, queue) not in passed_over and places[queue][3:] < (priority, due_at)
+            ):
+                overtaken.append(places[queue])
         return missing, moved, overtaken
 
     def _may_sweep(self, connection: Connection, every: float) -> bool:

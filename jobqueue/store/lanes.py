@@ -219,10 +219,7 @@ class Lanes(LaneRows):
             elif not lane.may_give_more:
                 parked = Parked.FULL
                 wait = PARKED_BETWEEN_ATTEMPTS if awaits else PARKED_MAX
-            place = (0, None) if lane.last is None else lane.last[:2]
-            if left is not None:
-                place = left.priority, left.run_at
-            served.append((lane.key, lane.turn, *place, parked, wait))
+            served.append((lane.key, lane.turn, *lane.next_place, parked, wait))
         if empty:
             names = self._backend.batch_parameters(NAMES, empty)
             connection.execute(self._statements.remove, names)

@@ -6,6 +6,7 @@ from sqlalchemy import text
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
+from jobqueue.store.clock import after
 from jobqueue.store.lanes import HEADS_MIN
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind, lanes
@@ -132,15 +133,34 @@ def test_jobs_of_keys_are_claimed_in_the_order_of_all(bench: LaneBench) -> None:
     assert bench.ids() == [urgent, *ids]
 
 
+@pytest.mark.parametrize("paused", ["nothing", "another task"])
 def test_a_job_that_comes_in_front_of_its_key_goes_before_those_of_other_keys(
-    bench: LaneBench,
+    bench: LaneBench, paused: str
 ) -> None:
+    if paused != "nothing":
+        Pauses(bench.kit.store).pause(PauseKind.TASK, "send")
     bench.add("a", count=3)
     bench.add("b", count=3)
     bench.claim(limit=1)
     (urgent,) = bench.add("b")
     bench.kit.change(urgent, priority=-1)
     assert bench.ids(limit=1) == [urgent]
+
+
+@pytest.mark.parametrize("by", ["limit", "pause"])
+def test_a_job_that_is_passed_over_brings_its_key_before_no_other(
+    bench: LaneBench, by: str
+) -> None:
+    """A claim for one slot looks at the first key in line."""
+    if by == "limit":
+        bench.add("a", limit=0)
+    else:
+        bench.kit.change(bench.kit.add(task="send"), lane="a")
+        Pauses(bench.kit.store).pause(PauseKind.TASK, "send")
+    ids = [bench.add(key)[0] for key in "bbaab"]
+    for seconds, id_ in enumerate(ids):  # On SQLite they may be of one millisecond.
+        bench.kit.change(id_, run_at=after(seconds))
+    assert [id_ for _ in ids for id_ in bench.ids(limit=1)] == ids
 
 
 def test_an_empty_lane_is_removed(bench: LaneBench) -> None:

@@ -1,13 +1,17 @@
 """The statements that find lanes with work: of concurrency keys, and of queues with a limit."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Executable,
     FromClause,
     Integer,
+    Select,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal_column,
@@ -31,6 +35,9 @@ from jobqueue.store.sql.predicates import (
 
 PASSED_OVER_MAX = 10_000
 """Jobs of a key that are read to find the first that a pause, or a limit of 0, does not hold."""
+
+FEW = 10
+"""Jobs of a key that are read to find its place in the order of all."""
 
 OF_KEY = lanes.c.kind == literal_column(str(LaneKind.KEY.value))
 IS_ANY_PAUSED = exists().where(pauses.c.name.is_not(None)).label("is_any_paused")
@@ -61,10 +68,10 @@ def _is_open(job: FromClause) -> ColumnElement[bool]:
 def first_jobs() -> Executable:
     """Select the first available job of each (queue, lane): one index lookup for each of them.
 
-    While something is paused: without those of which all is paused, or has a limit of 0, among
-    `PASSED_OVER_MAX` jobs.
+    Where it is paused, or has a limit of 0, the first that is not, if it is among few. While
+    something is paused: without those of which all is so, among `PASSED_OVER_MAX` jobs.
     """
-    columns = jobs.c.id, jobs.c.lane, jobs.c.queue, jobs.c.priority, jobs.c.run_at
+    columns = jobs.c.id, jobs.c.lane, jobs.c.queue, jobs.c.task, jobs.c.tags, jobs.c.lane_limit
     very_first = (
         select(*columns)
         .where(may("claim"), jobs.c.lane.is_not(None))
@@ -92,19 +99,38 @@ def first_jobs() -> Executable:
     )
     more = select(*columns).select_from(found.join(jobs, jobs.c.id == following))
     found = found.union_all(more)
-    return select(found, IS_ANY_PAUSED).where(
-        or_(~exists().where(pauses.c.name.is_not(None)), *_may_start(found))
-    )
-
-
-def _may_start(found: FromClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Return whether one of the first jobs of a lane may start, and whether there are more."""
     of_lane = (
         select(jobs.c.id, jobs.c.task, jobs.c.tags, jobs.c.lane_limit)
         .where(may("claim"), jobs.c.queue == found.c.queue, jobs.c.lane == found.c.lane)
         .order_by(*(jobs.c[name] for name in _PLACE))
         .correlate(found)
     )
+    place = func.coalesce(_first_open(found, of_lane), found.c.id)
+    return (
+        select(
+            jobs.c.lane,
+            jobs.c.queue,
+            jobs.c.priority,
+            jobs.c.run_at,
+            _is_open(jobs).label("is_open"),
+        )
+        .select_from(found.join(jobs, jobs.c.id == place))
+        .where(or_(~exists().where(pauses.c.name.is_not(None)), *_may_start(of_lane)))
+    )
+
+
+def _first_open(found: FromClause, of_lane: Select[Any]) -> ColumnElement[int]:
+    """Return the first job of a lane that nothing passes over, of few; NULL if there is none.
+
+    The order is that of the jobs within: ordered once more, SQLite would sort them.
+    """
+    few = of_lane.limit(FEW).subquery("few")
+    first = select(few.c.id).where(_is_open(few)).limit(1).scalar_subquery()
+    return case((_is_open(found), found.c.id), else_=first)
+
+
+def _may_start(of_lane: Select[Any]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return whether one of the first jobs of a lane may start, and whether there are more."""
     first = of_lane.limit(PASSED_OVER_MAX).subquery("first")
     far = of_lane.with_only_columns(jobs.c.id).limit(1).offset(PASSED_OVER_MAX).scalar_subquery()
     return select(first.c.id).where(_is_open(first)).exists(), far.is_not(None)
