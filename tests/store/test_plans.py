@@ -21,7 +21,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.store.paused import PausedJobs, Searched
 from jobqueue.store.sql.claim import CURSORS, RANGES
-from jobqueue.store.sql.rows import NAMES
+from jobqueue.store.sql.rows import COUNTS, NAMES
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
 from jobqueue.store.maintenance import Maintenance
@@ -236,6 +236,17 @@ def test_a_batch_of_outcomes_as_long_as_can_be_is_written_by_the_primary_key(pla
     rows = [(id_, 1, "1") for id_ in range(1, plans.store.backend.batch_max + 1)]
     values = NAMED | plans.store.backend.batch_parameters(SUCCESS, rows)
     assert uses(plans.of(plans.store.statements.succeed, values), "pkey")
+
+
+@pytest.mark.databases("postgres")
+@pytest.mark.parametrize("count", [1, RUNNING, 500])
+def test_successes_are_written_and_counted_by_the_primary_key(plans: Plans, count: int) -> None:
+    rows = [(id_, 1, "1") for id_ in range(1, count + 1)]
+    counted = [("q1", f"t{n}", count, 0, 0, 0, count, 1.0, 0.1, 1.0, 0.1) for n in range(count)]
+    backend = plans.store.backend
+    values = backend.batch_parameters(SUCCESS, rows) | backend.batch_parameters(COUNTS, counted)
+    statement = plans.store.statements.succeed_and_count
+    assert uses(plans.of(statement, NAMED | values | {"in_expected": count}), "pkey")
 
 
 def test_a_job_is_finished_within_a_transaction_by_the_primary_key(plans: Plans) -> None:
