@@ -267,7 +267,9 @@ class Dashboard:
     ) -> Response:
         context = made.new_context({**_common(scope), **data})
         text = "".join(made.blocks["live"](context))
-        return HTMLResponse(text, headers={"ETag": tag, "Cache-Control": "no-cache"})
+        # The app adds no-store, as to all pages: a browser would go back to a copy of this, which
+        # has the URL of the page. `jobqueue.js` keeps the tag.
+        return HTMLResponse(text, headers={"ETag": tag})
 
     def _static_url(self, scope: Scope) -> Callable[[str], str]:
         files, root = static_files(), root_of(scope)

@@ -76,6 +76,19 @@ def test_a_page_follows_its_jobs_and_keeps_what_is_open_and_selected(
 
 
 @pytest.mark.databases("sqlite")
+def test_the_way_back_leads_to_the_whole_page_not_to_its_last_change(open_tab: Open) -> None:
+    page = open_tab().go("/")
+    with page.expect_response(lambda answer: "hx-request" in answer.request.headers):
+        pass
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    page.wait_for_url("**/jobs")
+    page.go_back()
+    page.wait_for_url("**/")
+    page.locator("#live").wait_for()
+    assert page.get_by_role("link", name="Jobs", exact=True).count() == 1
+
+
+@pytest.mark.databases("sqlite")
 def test_every_page_is_readable_on_a_telephone(open_tab: Open, filled: list[int]) -> None:
     tab = open_tab(viewport={"width": 380, "height": 800})
     wider, cut = {}, {}
