@@ -366,12 +366,10 @@ def test_in_a_limited_queue_a_job_without_a_key_is_behind_a_strict_one_that_is_d
     why: WhyKit,
 ) -> None:
     """Wherever the other jobs of its key are: a claim for one free slot takes the strict one."""
-    again, _ = why.add("k", 2, limit=1, strict=True)
+    again, _ = why.add("k", 2, limit=1, strict=True, priority=1)
     (claim,) = why.claim()
     (plain,) = why.add()
     why.kit.finish(why.worker, why.kit.released(claim))
-    why.kit.change(again, run_at=after(60.0))
-    why.kit.change(again + 1, run_at=after(90.0))
     why.switch(max_running=5)
     why.lanes.unpark_all()
     why.lanes.sweep()
