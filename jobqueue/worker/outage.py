@@ -24,6 +24,9 @@ class Outage:
     has done a round since, and a heartbeat that was sent since the last failure has landed: a round
     may ask nothing of the database, and where reads pass, writes may fail, as on a full disk.
 
+    It is logged from the second failure on, of any service: the first may be that of a connection
+    which a server or a proxy has closed, and the next round has another one.
+
     One that begins soon after the last is logged later, if it goes on: no pair of lines a second.
     """
 
@@ -38,6 +41,9 @@ class Outage:
         self._lock = threading.Lock()
         self._failing: set[str] = set()
         self._began = self._failed_at = self._logged_at = -math.inf
+        self._first = ("", "")
+        """The service that failed first, and its error."""
+        self._failures = 0
         self._is_logged = False
         self.is_on = False
         """While it is, the heartbeat beats in each of its rounds."""
@@ -51,20 +57,25 @@ class Outage:
                 return False
             present = boottime()
             if not self.is_on:
-                self.is_on, self._began = True, present
+                self.is_on, self._began, self._failures = True, present, 0
+                self._first = service, first_line(error)
             self._failing.add(service)
             self._failed_at = present
-            is_news = not self._is_logged and present - self._logged_at >= REPEAT_LOG
-            if is_news and not replaced:
-                self._is_logged = True
-        if self._is_logged and is_news:
+            self._failures += not replaced
+            is_news = self._failures > 1 and not replaced and self._may_log(present)
+            self._is_logged = self._is_logged or is_news
+            first = self._first
+        if is_news:
             log.warning(
                 "the database is unavailable (%s: %s): this worker claims nothing and tries again; "
                 "jobs that it runs go on, and their outcomes are kept",
-                *(service, first_line(error)),
+                *first,
                 extra={"event": "unavailable"},
             )
         return True
+
+    def _may_log(self, present: float) -> bool:
+        return not self._is_logged and present - self._logged_at >= REPEAT_LOG
 
     def worked(self, service: str) -> None:
         """Note a round that did not fail; end the outage if that was the last sign of it."""
@@ -73,16 +84,20 @@ class Outage:
             if not self.is_on or self._failing or self._confirmed_at() <= self._failed_at:
                 return
             self.is_on, present = False, boottime()
-            was_logged, self._is_logged = self._is_logged, False
-            if was_logged:
+            was_logged = self._is_logged
+            was_single = self._failures == 1 and self._may_log(present)
+            self._is_logged = False
+            if was_logged or was_single:
                 self._logged_at = present
+            first, seconds = self._first, round(present - self._began, 3)
         if was_logged:
-            seconds = round(present - self._began, 3)
             log.info(
                 "the database is available again, after %s",
                 lasting(round(seconds, 1)),
                 extra={"event": "available", "seconds": seconds},
             )
+        elif was_single:
+            log.info("%s: failed once, and works again: %s", *first)
 
 
 def first_line(error: Exception) -> str:

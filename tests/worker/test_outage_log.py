@@ -161,6 +161,7 @@ BEGAN = (
     "the database is unavailable (claimer: OperationalError: connection refused): this worker "
     "claims nothing and tries again; jobs that it runs go on, and their outcomes are kept"
 )
+AGAIN = "the database is available again, after {} s"
 
 
 def test_it_is_over_when_every_service_works_and_a_heartbeat_has_landed(
@@ -177,7 +178,40 @@ def test_it_is_over_when_every_service_works_and_a_heartbeat_has_landed(
     assert parts.outage.is_on
     parts.round(parts.reaper)
     assert not parts.outage.is_on
-    assert lines(logging.INFO) == [BEGAN, "the database is available again, after 7 s"]
+    assert lines(logging.INFO) == [BEGAN, AGAIN.format(7)]
+
+
+def test_one_round_that_loses_its_connection_is_no_outage(
+    parts: Parts, lines: Callable[..., list[str]]
+) -> None:
+    for _ in range(2):  # The second one is too soon after the first to be logged.
+        parts.round(parts.claimer, AWAY)
+        parts.beats()
+        parts.round(parts.claimer)
+        assert not parts.outage.is_on
+    assert lines(logging.INFO) == [
+        "claimer: failed once, and works again: OperationalError: connection refused"
+    ]
+
+
+def test_an_outage_that_is_over_before_its_line_is_written_has_both_lines(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, lines: Callable[..., list[str]]
+) -> None:
+    """Another thread ends it as soon as the one that logs it lets go of the lock."""
+    parts.round(parts.claimer, AWAY)
+    ending = [parts.claimer]
+
+    class Lock:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None:
+            if ending and parts.outage._is_logged:
+                parts.beats()
+                parts.outage.worked(ending.pop().name)
+
+    monkeypatch.setattr(parts.outage, "_lock", Lock())
+    parts.round(parts.claimer, AWAY)
+    assert sorted(lines(logging.INFO)) == sorted([AGAIN.format(2), BEGAN])
 
 
 def test_another_failure_is_logged_in_an_outage_too(
@@ -192,7 +226,7 @@ def test_another_failure_is_logged_in_an_outage_too(
     assert lines(logging.INFO) == [
         BEGAN,
         "reaper: failed 2 times, retrying: TypeError: a mistake",
-        "the database is available again, after 5 s",
+        AGAIN.format(5),
     ]
 
 
@@ -200,6 +234,7 @@ def test_one_that_begins_soon_after_the_last_is_logged_if_it_goes_on(
     parts: Parts, lines: Callable[..., list[str]]
 ) -> None:
     for _ in range(5):
+        parts.round(parts.claimer, AWAY)
         parts.round(parts.claimer, AWAY)
         parts.beats()
         parts.round(parts.claimer)
