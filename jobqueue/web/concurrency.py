@@ -20,9 +20,13 @@ THREAD_WAIT_MAX = 15.0
 
 
 class Threads:
-    """A few threads. Requests queue for them, each for a limited time."""
+    """A few threads. Requests queue for them, each for a limited time.
 
-    def __init__(self, most: int) -> None:
+    `first` is called before each work, in its thread, and may refuse it.
+    """
+
+    def __init__(self, most: int, first: Callable[[], None]) -> None:
+        self._first = first
         self._free = anyio.Semaphore(most)
         self._limiter = anyio.CapacityLimiter(most)
 
@@ -38,9 +42,14 @@ class Threads:
                 headers={"Retry-After": str(RETRY_AFTER)},
             ) from None
         try:
-            return await to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._limiter)
+            done = partial(self._do, partial(work, *args, **kwargs))
+            return await to_thread.run_sync(done, limiter=self._limiter)
         finally:
             self._free.release()
+
+    def _do(self, work: Callable[[], T]) -> T:
+        self._first()
+        return work()
 
 
 class Pools(NamedTuple):

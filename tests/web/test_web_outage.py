@@ -52,14 +52,16 @@ def test_65_while_the_database_is_away_probes_answer(
 
 @pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("happens", ["moved", "replaced"])
-def test_while_the_file_is_elsewhere_the_web_is_not_ready(
+def test_while_the_file_is_elsewhere_the_web_is_not_ready_and_shows_nothing(
     client: Client, url: str, happens: str, wait_until: Callable[..., Any]
 ) -> None:
     def ready() -> tuple[int, dict[str, Any]]:
         response = client.get("/readyz")
         return response.status_code, response.json()
 
-    assert ready()[0] == client.get("/api/jobs").status_code == 200  # Its connection stays open.
+    reads = ("/api/jobs", "/api/queues", "/", "/jobs", "/queues")
+    assert ready()[0] == 200
+    assert [client.get(path).status_code for path in reads] == [200] * 5
     file = Path(make_url(url).database or "")
     moved = file.rename(f"{file}.moved")
     if happens == "replaced":
@@ -67,9 +69,13 @@ def test_while_the_file_is_elsewhere_the_web_is_not_ready(
     wait_until(lambda: ready()[0] == 503)  # What is known is kept for a second.
     said = ready()[1]
     assert said["status"] == "not ready"
-    assert said["error"]["message"].startswith(f"the database file {file} was deleted or replaced")
+    reason = f"the database file {file} was deleted or replaced"
+    assert said["error"]["message"].startswith(reason)
+    for path in reads:  # By connections that are still open.
+        assert client.refused(503, "GET", path)["message"].startswith(reason)
     moved.replace(file)
     wait_until(lambda: ready()[0] == 200)
+    assert client.get("/api/jobs").status_code == 200
 
 
 @pytest.fixture

@@ -37,7 +37,10 @@ class Api:
     """The operations of one queue."""
 
     def __init__(self, jobs: JobQueue, registry: Registry, open_names: Sequence[str] = ()) -> None:
-        self.threads = Pools(Threads(READERS), Threads(WRITERS), Threads(BULK_WRITERS))
+        # Connections that are open would go on in a file that was moved, and show it as if it were
+        # in its place.
+        sizes, first = (READERS, WRITERS, BULK_WRITERS), jobs.store.require_place
+        self.threads = Pools(*(Threads(most, first) for most in sizes))
         names = partial(all_names, registry, jobs.store)
         shown, tasks = ShownJobs(jobs.store, registry), wire.Tasks(registry)
         self._of_jobs = JobOperations(jobs, shown, tasks, names, self.threads.reads)
