@@ -32,10 +32,10 @@ function make(place) {
   const upTo = (which) => () => [0, JSON.parse(plot.dataset.tops)[which] ?? 1];
   const soft = () => getComputedStyle(plot.querySelector(".labels")).color;
   const isInside = (u, at) => u.valToPos(at, "x") >= EDGE && u.valToPos(at, "x") <= u.width - EDGE;
+  const filter = (u, splits) => splits.map((at) => (isInside(u, at) ? at : null));
   const times = {
     size: TIMES, gap: 3, font: "11px system-ui, sans-serif", space: 64, incrs: [5, 10, 15, 30, 60, 120, 180, 360],
-    stroke: soft, grid: { show: false }, ticks: { size: 4, width: 1, stroke: soft },
-    filter: (u, splits) => splits.map((at) => (isInside(u, at) ? at : null)),
+    stroke: soft, grid: { show: false }, ticks: { size: 4, width: 1, stroke: soft, filter }, filter,
     values: (u, splits) => splits.map((at) => (at === null ? null : clock(at) + (at === splits.find(Boolean) ? " UTC" : ""))),
   };
   return new uPlot({

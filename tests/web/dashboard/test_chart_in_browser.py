@@ -26,6 +26,15 @@ HAS_COLOUR = """([red, green, blue]) => {
     return pixels.includes((0xff000000 | blue << 16 | green << 8 | red) >>> 0)
 }"""
 """Whether a pixel is exactly of this colour. A copy is read: Chromium warns of reading one canvas often."""
+MARKS = """() => {
+    const { canvas } = chart.ctx
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true })
+    copy.drawImage(canvas, 0, 0)
+    const { data } = copy.getImageData(0, 152, canvas.width, 1)
+    const opacity = data.filter((_, at) => at % 4 === 3)
+    return opacity.filter((value, at) => value && !opacity[at - 1]).length
+}"""
+"""How many marks of times there are, in a line of pixels below the chart."""
 BLUE, LIGHT_BLUE = [0x24, 0x57, 0xD6], [0x86, 0xAB, 0xFF]
 """The lines of the two themes, as the style sheet has them."""
 
@@ -139,3 +148,17 @@ def test_it_follows_the_colours_and_the_width(open_tab: Open) -> None:
     page.get_by_role("button", name="light", exact=True).click()
     page.wait_for_load_state()
     page.wait_for_function(HAS_COLOUR, arg=BLUE)
+
+
+@pytest.mark.databases("sqlite")
+def test_each_mark_below_the_lines_has_its_time(open_tab: Open) -> None:
+    page = open_tab(viewport={"width": 380, "height": 800}).go("/")
+    page.wait_for_function(DRAWN)
+    page.evaluate("() => Object.defineProperty(document, 'hidden', { value: true })")  # No refresh.
+    nothing = "Array(60).fill(0)"
+    page.evaluate(f"chart.setData([[...Array(60).keys()], {nothing}, {nothing}, {nothing}])")
+    # The first would be at the edge.
+    page.wait_for_function("() => chart.axes[0]._splits[0] === 0")
+    page.wait_for_function(f"() => ({MARKS})() === 3")
+    times = page.evaluate("chart.axes[0]._values")
+    assert times == [None, "00:15 UTC", "00:30", "00:45"]
