@@ -58,7 +58,8 @@ class WorkerHealth:
         if not health.database and (lost := self._lost_file):
             return lost
         if not health.database:
-            return f"these services fail, see the log: {', '.join(self._failing)}"
+            failing = ", ".join(self._failing) or "none any more"  # Since `check`.
+            return f"these services fail, see the log: {failing}"
         if not health.lease:
             return f"no heartbeat has landed for {lasting(self.inflight.lease.length)}"
         return None if health.working else "the worker is stopping"

@@ -366,6 +366,9 @@ def test_the_health_is_that_of_the_worker(url: str, wait_until: Any) -> None:
         assert worker.health.check().alive
         del store.read, store.write, worker._parts.heartbeat.tick
         wait_until(lambda: all(worker.health.check()))
+        # They may go on again between the two questions.
+        late = worker.health.why_not(probe_server.Health(True, True, False, True))
+        assert late == "these services fail, see the log: none any more"
 
 
 def _gone(*_: object, **__: object) -> Any:
