@@ -7,12 +7,14 @@ SIGTERM, and with a wake-up descriptor of its parent it would pass each of its s
 The hooks of all modules at forks are called from here, so that no Ctrl-C breaks one off.
 """
 
+import _thread
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, NoReturn
 
 
@@ -31,6 +33,8 @@ from a fork in the child. Compared for each job, for which `os.getpid()`, a syst
 
 _undoings: dict[Callable[[], None], tuple[int, ...]] = {}
 _hooks: list[Hooks] = []
+_late: list[int] = []
+"""The signals that have waited for the hooks in the parent."""
 
 
 class _Fork(threading.local):
@@ -66,6 +70,7 @@ def forget(undo: Callable[[], None]) -> None:
 
 def _before() -> None:
     _fork.is_unfinished = True
+    _late.clear()
     if _fork.mask is None:  # Else a signal's handler forks, between the hooks of another fork.
         # In a call of its own: an interrupt that has come breaks off the one that blocks it.
         _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -78,6 +83,7 @@ def _before() -> None:
 def _in_parent() -> None:
     for hooks in _hooks:
         hooks.in_parent()
+    _take_interrupt()
     _unblock()
     _fork.is_unfinished = False
 
@@ -85,6 +91,16 @@ def _in_parent() -> None:
 def _in_parent_again() -> None:
     if _fork.is_unfinished:
         _in_parent()
+
+
+def _take_interrupt() -> None:
+    """Keep an interrupt that waits until the hooks are over: what it raised would be ignored."""
+    waits_for_us = _fork.mask is not None and signal.SIGINT not in _fork.mask
+    if not (waits_for_us and callable(signal.getsignal(signal.SIGINT))):
+        return
+    # Not on macOS, which lacks it. No sigwait(): another thread may take the signal meanwhile.
+    if hasattr(signal, "sigtimedwait") and signal.sigtimedwait({signal.SIGINT}, 0) is not None:
+        _late.append(signal.SIGINT)
 
 
 def _unblock() -> None:
@@ -125,6 +141,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
     # An interrupt that another thread has received is not blocked, and breaks off the first one.
     os.register_at_fork(after_in_parent=_in_parent_again)
+    # Without Python code, in which the interrupt would be raised, and ignored.
+    os.register_at_fork(after_in_parent=partial(sorted, _late, key=_thread.interrupt_main))
 
 
 def end(error: BaseException | None) -> NoReturn:

@@ -299,3 +299,24 @@ thread.join(10)
 print(thread.is_alive(), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 """
     assert run(program) == "False set()\n"
+
+
+def test_an_interrupt_that_has_waited_for_a_fork_is_raised_behind_it() -> None:
+    program = """
+import os
+from jobqueue import fork_guard
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+fork_guard.around(fork_guard.Hooks(interrupt, int, int))
+for _ in range(2):
+    pid = 0
+    try:
+        if (pid := os.fork()) == 0:
+            os._exit(0)
+        print("missed")
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    assert run(program) == 2 * "interrupted\n"
