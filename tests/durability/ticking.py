@@ -39,11 +39,13 @@ def build(url: str) -> JobQueue:
     return jobs
 
 
-def miss(jobs: JobQueue, count: int) -> None:
-    """Make as many ticks due."""
-    first = jobs.schedules.get("report").next_at - count * timedelta(minutes=MINUTES)
+def miss(jobs: JobQueue, count: int) -> str:
+    """Make as many ticks due; return the instant of the one after them, which time may make due."""
+    following = jobs.schedules.get("report").next_at
+    first = following - count * timedelta(minutes=MINUTES)
     with jobs.store.write() as connection:
         connection.execute(update(schedules).values(next_at=first))
+    return following.isoformat()
 
 
 def tick(jobs: JobQueue, ticks: Ticks, most: int = 1) -> bool:
@@ -137,8 +139,9 @@ def main(url: str, mode: str, given: str) -> None:
         print(json.dumps(clock(url, Path(given))))
         return
     with build(url) as jobs:
-        miss(jobs, int(given))
-    print(json.dumps(die_at_each_step(url) if mode == "steps" else many(url)), flush=True)
+        following = miss(jobs, int(given))
+    done = die_at_each_step(url) if mode == "steps" else many(url)
+    print(json.dumps({**done, "following": following}), flush=True)
     with build(url) as jobs:
         until_done(jobs, Ticks(jobs.store))
 

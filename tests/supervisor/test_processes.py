@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -389,7 +390,7 @@ def test_a_third_signal_does_not_postpone_the_end_of_a_worker_that_stands_still(
     supervisor = Supervisor(SupervisorConfig(lambda _number: (), 1, 30.0, {}))
     (worker,) = supervisor._workers
     received, worker.channel = socket.socketpair()
-    worker.process = subprocess.Popen(["true"])
+    worker.process = subprocess.Popen([sys.executable, "-c", ""])
     with received, worker.channel, worker.process:
         for number in (signal.SIGTERM, signal.SIGINT):
             supervisor._handle_signal(number)
