@@ -112,7 +112,7 @@ def _options_of(definition: Definition) -> dict[str, Any]:
             if "backoff" in changes:
                 changes["backoff"] = Backoff(**changes["backoff"])
             return changes
-    except (ValueError, TypeError, RecursionError):  # InvalidOption is a ValueError.
+    except (ValueError, TypeError, RecursionError):  # Not JSON, or a backoff that is none.
         pass
-    said = f"{shorten(text)} is not an object of options; remove the schedule, and add it again"
+    said = f"{shorten(text)} are not options of a task; remove the schedule, and add it again"
     raise invalid("options", said, text)

@@ -101,7 +101,8 @@ class Completion:
 
         By one statement, where each round trip takes the time of some hundred jobs.
         """
-        _count(counts, well, dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED))
+        expected = dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED)
+        _count(counts, well, expected)
         rows = sorted(((done.claim.id, done.claim.fence, done.result) for done in well), key=_ID)
         parameters = self._pack(SUCCESS, rows, holder) | {"in_expected": len(rows)}
         parameters |= self._store.backend.batch_parameters(COUNTS, counts.rows())
@@ -109,7 +110,7 @@ class Completion:
         given = quick.constants | parameters
         recorded = connection.exec_driver_sql(quick.text, given).scalar_one()
         if recorded is None:
-            states.update(dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED))
+            states.update(expected)
             return True
         states.update(decode(recorded, type=dict[int, State]))
         counts.counts.clear()

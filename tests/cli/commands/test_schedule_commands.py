@@ -132,6 +132,6 @@ def test_options_that_sql_has_broken_are_named_in_one_line(scheduled: Cli, optio
     store.close()
     line = scheduled.refused(2, "schedules", "run", "sync-7")
     assert "options: " in line
-    assert line.endswith("is not an object of options; remove the schedule, and add it again")
+    assert line.endswith("are not options of a task; remove the schedule, and add it again")
     assert scheduled.json("list") == []
     assert names(scheduled) == ["sync-7"]
