@@ -5,7 +5,7 @@ A worker of a database without concurrency keys and limited queues pays one look
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sqlalchemy import Connection
 
@@ -235,7 +235,7 @@ class LanePlanner:
         """Note that the last transaction may have failed: then it brought no lane back."""
         self.recheck(self._brought_back)
 
-    def forget_all_but(self, held: Mapping[int, object]) -> None:
+    def forget_all_but(self, held: Collection[int]) -> None:
         """Forget the claims that ended without an outcome, as lost ones do."""
         if len(self.names) <= 2 * len(held) + FORGOTTEN_LATE:
             return

@@ -164,7 +164,7 @@ class ClaimPlanner:
         worker, inflight = self._begin(), self.inflight
         if worker is None:
             return
-        self.lanes.forget_all_but(inflight.held)
+        self.lanes.forget_all_but(inflight.held.keys())
         free = min(limit, inflight.capacity.free_for_any())
         # What is in lanes starts at once: half of the free threads, if plain jobs wait as well.
         share = free if self._cursors.empty else -(-free // 2)
