@@ -1,8 +1,9 @@
 # Everything here needs only Python 3.11 or newer and make; the rest is installed into .venv, the first time it is needed.
-# Another Python:  make test PYTHON=python3.13.   More arguments:  make test ARGS="-k claim"
+# Another Python:  make test PYTHON=python3.13.   More arguments:  make test ARGS="-k claim".   All tests, as CI:  make test SLOW=yes
 
 PYTHON ?= python3
 ARGS ?=
+SLOW ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,8 +25,10 @@ help: ## list the targets
 demo: $(CORE) ## real jobs on a fresh SQLite file: workers, a kill -9, results, statistics
 	$(BIN)/jobqueue demo $(ARGS)
 
-test: $(COLLECTED) ## all tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up)
-	$(KEEPING_BYTECODE) PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 5 --dist worksteal $(ARGS)
+# The slow tests (browsers, the programs of the pages and examples, the demo, long outages) are a sixteenth of all and take a
+# third of the time.
+test: $(COLLECTED) ## the tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up); with SLOW=yes all of them
+	$(KEEPING_BYTECODE) PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 5 --dist worksteal $(if $(SLOW),,-m "not timing and not slow") $(ARGS)
 
 test-fast: $(DEV) ## all tests, on SQLite only
 	$(BIN)/python -m pytest --backend sqlite $(ARGS)

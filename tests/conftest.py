@@ -72,6 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "timing: it measures time, and needs a quiet machine: `make test-timing` runs it"
     )
     config.addinivalue_line(
+        "markers", "slow: it starts whole programs or waits for long: `make test SLOW=yes` runs it"
+    )
+    config.addinivalue_line(
         "markers", "databases(*names): it runs on these; a test's own mark goes before its module's"
     )
     gc.disable()  # Until all is collected: it would look through what stays a thousand times.
@@ -137,6 +140,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         asked = config.getoption("--backend") != "both"
         line += " only (asked for)" if asked else " only (no test that was run uses the other)"
     terminalreporter.write_line(f"databases: {line}")
+    if "not slow" in config.option.markexpr:
+        terminalreporter.write_line("slow tests: NOT run; `make test SLOW=yes` runs them too")
     for key, found in sorted(pair for pair in properties if pair[0] in (BROWSER, VALIDATOR)):
         terminalreporter.write_line(f"{key}: {found}")
     again = sorted(value for key, value in properties if key == RERUN)

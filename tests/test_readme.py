@@ -64,6 +64,7 @@ def run(program: Path, page: Path) -> str:
 # The programs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
 def test_the_programs_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: Path) -> None:
     program = tmp_path / f"{page.stem.lower()}.py"
@@ -90,6 +91,7 @@ for line in sys.stdin.read().splitlines():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["schedules.md", "limits.md", "why.md"])
 def test_the_commands_of_a_page_can_be_typed_after_its_program(page: str, tmp_path: Path) -> None:
     source = ROOT / "docs" / page
@@ -139,6 +141,7 @@ def test_every_engine_on_postgres_names_its_driver() -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_the_program_of_the_page_on_logging_logs_what_the_page_says(tmp_path: Path) -> None:
     program = tmp_path / "logs.py"
     program.write_text(python_of(LOGGING), "utf-8")
@@ -157,6 +160,7 @@ def test_the_program_of_the_page_on_logging_logs_what_the_page_says(tmp_path: Pa
     assert [*list(said)[:-2], "traceback", "stack"] == fields
 
 
+@pytest.mark.slow
 def test_the_first_program_runs_and_is_the_one_in_the_readme(tmp_path: Path) -> None:
     source = text_of(ROOT / "examples" / "first.py")
     program = tmp_path / "first.py"
@@ -168,6 +172,7 @@ def test_the_first_program_runs_and_is_the_one_in_the_readme(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.slow
 def test_the_worker_and_the_enqueue_of_the_readme_work_together(tmp_path: Path) -> None:
     program = tmp_path / "first.py"
     program.write_text(text_of(ROOT / "examples" / "first.py"), "utf-8")

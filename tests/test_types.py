@@ -16,6 +16,8 @@ from jobqueue.tasks import MapOptions
 from jobqueue.worker.settings import WorkerOptions
 from tests.test_readme import QUICKSTART, README, ROOT, python_of
 
+pytestmark = pytest.mark.slow
+
 PAGES = [README, QUICKSTART, ROOT / "docs" / "http.md"]
 TYPING = [ROOT / "tests" / "typing" / name for name in ("api.py", "types_wrong.py")]
 SAID_WRONG = re.compile(r"# (error|the type checker says so too)$", re.MULTILINE)

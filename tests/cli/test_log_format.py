@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import Cli, Process, Spawn
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 Records = list[dict[str, Any]]
 
 ONE_DATABASE = pytest.mark.databases("sqlite")

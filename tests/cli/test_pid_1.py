@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import ROOT, Cli
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 APP = """
 import os, pathlib, subprocess, time

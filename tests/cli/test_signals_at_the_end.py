@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import Cli, Process, Spawn
 from tests.process_factory import FINALIZES
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 APP = """
 import atexit, multiprocessing, pathlib, sys, threading, time

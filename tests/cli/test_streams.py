@@ -23,6 +23,8 @@ from jobqueue.display import ago, duration
 from jobqueue.text import escape_controls, escape_json, escape_lines
 from tests.cli.conftest import ROOT, Cli, Process, Spawn
 
+pytestmark = pytest.mark.slow
+
 EVIL = "\x1b[31m\x1b]0;x\x07 \x9b31m \u202egnp.exe\u2066 \u200b\r\b\x7f \u2028 \ufeff end"
 HARMFUL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 

@@ -21,6 +21,8 @@ from tests.cli.conftest import bare_root
 from tests.deploy.files import COMPOSE, DEPLOY, KUBERNETES, UNITS
 from tests.pages import ROOT, text_of
 
+pytestmark = pytest.mark.slow
+
 PAGE = text_of(ROOT / "docs/operations.md")
 ELSEWHERE = {"useradd", "install", "systemctl", "journalctl", "docker", "kubectl", "timedatectl"}
 """What would change this machine, or needs another one: their files and names are compared instead."""

@@ -15,7 +15,7 @@ from jobqueue import JobQueue
 from tests.cli.conftest import Process
 from tests.deploy.files import COMPOSE, DEPLOY, commands
 
-pytestmark = pytest.mark.databases("postgres")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("postgres")]
 
 TOKEN = "a-long-random-text"
 LISTENS = re.compile(r"(?:answers|listening) on http://[\d.]+:(\d+)")

@@ -13,6 +13,8 @@ from sqlalchemy import text
 from jobqueue.worker.process_identity import process_started
 from tests.process_factory import popen
 
+pytestmark = pytest.mark.slow
+
 LEASE = 1.0
 SOON = 60.0  # seconds: less than the shutdown timeout; the child is never ready
 LONG = 90.0  # seconds for a worker and its child to start on a busy machine

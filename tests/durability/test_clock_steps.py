@@ -6,6 +6,8 @@ import pytest
 from processes import PATIENT, ProcessScenario
 from sqlalchemy import text
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0  # longer than the lease, which no stall ends
 LONG, SHORT = 4, 10
 

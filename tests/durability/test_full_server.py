@@ -13,6 +13,8 @@ from jobqueue import JobQueue
 from jobqueue.worker import connections
 from tests import process_factory
 
+pytestmark = pytest.mark.slow
+
 CONNECTIONS = 100  # a server's own default
 WORKERS, IDLE = 40, 30
 JOBS = 10_000

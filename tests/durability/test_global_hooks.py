@@ -12,6 +12,8 @@ from jobqueue import JobQueue, current_job
 from jobqueue.store.notify.notifier import Wakeup
 from tests import process_factory
 
+pytestmark = pytest.mark.slow
+
 ONLY_SQLITE = pytest.mark.databases("sqlite")
 ONLY_POSTGRES = pytest.mark.databases("postgres")
 

@@ -1,6 +1,9 @@
 """A handler that keeps the interpreter's lock: its worker is silent for longer than its lease, though nobody stopped it."""
 
+import pytest
 from processes import PATIENT, ProcessScenario
+
+pytestmark = pytest.mark.slow
 
 LEASE = 1.5
 JOBS = 20

@@ -7,7 +7,7 @@ import pytest
 from processes import ProcessScenario, app
 from sqlalchemy import text
 
-pytestmark = pytest.mark.rerun_on_stall
+pytestmark = [pytest.mark.slow, pytest.mark.rerun_on_stall]
 LEASE = 1.5
 LONG, SHORT = 4, 100
 

@@ -18,7 +18,7 @@ from jobqueue import JobQueue
 from jobqueue.store.urls import parse
 from tests.pages import ROOT, environment, named_by, outside
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 EXAMPLES = ROOT / "examples"
 PROGRAMS = sorted(

@@ -24,6 +24,8 @@ from jobqueue.store.leases import Leases
 from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes, pauses, queues, workers
 from jobqueue.store.why import explain
 
+pytestmark = pytest.mark.slow
+
 
 EXAMPLES = 60
 BEHIND_TWO_HELD_JOBS = 317  # Of its key: a claim for one slot has to look at the third.

@@ -27,7 +27,7 @@ from jobqueue.supervisor.worker_process import (
 )
 from tests.cli.conftest import Cli, Process, Spawn
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 APP = """
 import os, pathlib, sys, threading, time

@@ -11,6 +11,8 @@ import pytest
 import jobqueue.testing
 from tests.pages import ROOT, blocks, environment, named_by, outside
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = "pytester"
 
 PAGE = ROOT / "docs" / "testing.md"

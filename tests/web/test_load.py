@@ -14,7 +14,7 @@ from jobqueue import JobQueue
 from jobqueue.web import connections
 from tests.web.conftest import Client, Connect, Serve, RawConnection, enqueue_text
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 CONNECTIONS = 200
 EACH = 5  # enqueues of each good connection

@@ -18,7 +18,7 @@ from jobqueue.store import migrate
 
 LONG = 60.0  # seconds, for what takes a second
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 APP = """
 import os

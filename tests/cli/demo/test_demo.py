@@ -34,6 +34,8 @@ from jobqueue.store.stats import Monitor
 from jobqueue.supervisor import worker_process
 from tests.process_factory import forking_subprocess, popen
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SVG = "{http://www.w3.org/2000/svg}"
 FEW = 120  # of some 1,700 modules

@@ -11,6 +11,8 @@ from tests.web.conftest import Serve, add_tasks
 from tests.web.dashboard.browser import Tab
 from tests.web.dashboard.conftest import Open, Run
 
+pytestmark = pytest.mark.slow
+
 AXE = Path(__file__).parent / "vendor/axe.min.js"
 REST = ["/", "/errors", "/queues", "/queues/default", "/tasks", "/workers", "/schedules", "/log"]
 PATHS = [

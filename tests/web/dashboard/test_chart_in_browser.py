@@ -13,6 +13,8 @@ from jobqueue.store.history import Figures, History
 from jobqueue.store.schema import CounterKind, counters
 from tests.web.dashboard.conftest import Open
 
+pytestmark = pytest.mark.slow
+
 ENDED = {50: (4, 0), 40: (6, 2), 39: (1, 0)}
 """Of each minute, that long ago: jobs that succeeded, and that failed."""
 DRAWN = "() => typeof chart === 'object' && chart.status === 1"

@@ -14,7 +14,7 @@ from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.isolate.importing import IN_MAIN, TaskRef, unreachable_reason
 from tests.worker.isolate.conftest import HERE
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 # A main module is never run again
 
