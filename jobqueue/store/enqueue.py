@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import ref
@@ -14,6 +13,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.new_jobs import Inserted, NewJob
 from jobqueue.store.backpressure import QueueLimit, QueueLimits
 from jobqueue.store.database import Store
+from jobqueue.store.dialects.base import PLAIN_COLUMNS
 from jobqueue.store.key_conflicts import (
     NO_EXTRA,
     ROUNDS,
@@ -35,8 +35,7 @@ BATCH_BYTES = 16_000_000
 PLAIN_ROWS = 20
 """Number of plain jobs from which `Backend.insert_rows` is faster than one batch parameter."""
 
-_PLAIN = ("args", "task", "queue", "priority", "tags", "max_attempts", "timeout", "backoff")
-_plain_row = attrgetter(*_PLAIN)
+_plain_row = attrgetter(*PLAIN_COLUMNS)
 
 
 class _Held(NamedTuple):
@@ -98,11 +97,12 @@ class Enqueuer:
         self, job: NewJob, notifier: Notifier | None
     ) -> list[Inserted] | None:
         """Insert one plain job in autocommit; return None if a transaction has to do it."""
-        carrying = self._carrying
+        backend = self._store.backend
+        carrying = backend.notifying_insertion
         if carrying is not None and (notifier is None or not notifier.is_quiet()):
             carrying = None
         began = time.monotonic()
-        made = self._store.execute_autocommit(carrying or self._plain, _plain_row(job))
+        made = self._store.execute_autocommit(carrying or backend.insertion, _plain_row(job))
         if not made:  # Or a trigger has skipped the row.
             return None
         if notifier is not None and carrying is None:
@@ -176,16 +176,6 @@ class Enqueuer:
         for start in range(0, len(ids), BATCH):
             connection.execute(delete(jobs).where(jobs.c.id.in_(ids[start : start + BATCH])))
 
-    @cached_property
-    def _plain(self) -> str:
-        statement = self._store.backend.insertion(_PLAIN)
-        assert statement is not None
-        return statement
-
-    @cached_property
-    def _carrying(self) -> str | None:
-        return self._store.backend.insertion(_PLAIN, notifies=True)
-
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         self._keep_promised(connection)
         # The engine decides, not the caller: a test may have lent its transaction to the store.
@@ -195,7 +185,7 @@ class Enqueuer:
         for batch in _batches(new):  # The server may also limit a statement's time.
             if by_themselves:
                 rows = list(map(_plain_row, batch))
-                ids = self._store.backend.insert_rows(connection, _PLAIN, rows)
+                ids = self._store.backend.insert_rows(connection, rows)
                 inserted += [Inserted(id_, True) for id_ in ids]
             else:
                 inserted += self._insert_batch(connection, batch)

@@ -29,6 +29,9 @@ Parameters = Mapping[str, Any] | Sequence[Any]
 PLACE = ("priority", "run_at", "id")
 """The columns of a job's place in its queue."""
 
+PLAIN_COLUMNS = ("args", "task", "queue", "priority", "tags", "max_attempts", "timeout", "backoff")
+"""The columns of a new job that has no other, in the order in which a backend takes the values."""
+
 HealthCheck = Callable[[Engine, int], Iterable[Finding]]
 """Tells what is wrong with a database, given the number of worker processes that use it."""
 
@@ -74,9 +77,10 @@ class Backend(Protocol):
     """One writer at a time: a completion and the next claim share a transaction."""
     reuses_ids: ClassVar[bool]
     """New jobs may get the ids of jobs that were rolled back."""
-    notification: ClassVar[ColumnElement[Any] | None] = None
-    """An expression that wakes workers at the commit of its transaction."""
-
+    insertion: ClassVar[str]
+    """An INSERT of one plain job for `execute_autocommit`; the first value is its id."""
+    notifying_insertion: ClassVar[str | None] = None
+    """The same, whose commit wakes workers; None if the database cannot do that."""
     health_checks: ClassVar[Sequence[HealthCheck]]
     """What `doctor` asks of this database alone."""
 
@@ -185,17 +189,8 @@ class Backend(Protocol):
     def insert(self, table: Table) -> Insert:
         """Return an INSERT that skips the rows whose unique key is held."""
 
-    def insertion(self, columns: Sequence[str], *, notifies: bool = False) -> str | None:
-        """Return an INSERT of one job for `execute_autocommit`; the first value is its id.
-
-        Its parameters are the values in the order of the columns. `notifies`: its commit wakes
-        workers; None if the database cannot do that.
-        """
-
-    def insert_rows(
-        self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-    ) -> Sequence[int]:
-        """Insert at least two jobs that cannot conflict, on a connection of the store's engine.
+    def insert_rows(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Sequence[int]:
+        """Insert at least two plain jobs, on a connection of the store's engine.
 
         Return their ids, which grow in the order of the rows. Fastest if only the first column
         differs between rows.

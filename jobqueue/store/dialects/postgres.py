@@ -37,7 +37,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from jobqueue.store import postgres_session as session
 from jobqueue.store.clock import Instant
 from jobqueue.store.dialects import postgres_copy, postgres_health, postgres_hooks
-from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
+from jobqueue.store.dialects.base import PLAIN_COLUMNS, Backend, Columns, Identity, Parameters
 from jobqueue.store.notify.postgres import CHANNEL, NotifySender, NotifySubscription
 from jobqueue.store.pool import IDLE_SECONDS, BoundedPool, Checks, WaitPolicy
 from jobqueue.store.schema import jobs, meta
@@ -105,6 +105,16 @@ _IDENTITY = (
     .where(meta.c.key == "instance")
 )
 
+# Not `jobs`, whose defaults SQLAlchemy would write too.
+_plain = table(
+    jobs.name, column("id"), *(column(name, jobs.c[name].type) for name in PLAIN_COLUMNS)
+)
+_INSERTION = (
+    sql_insert(_plain)
+    .values({name: bindparam(None, type_=jobs.c[name].type) for name in PLAIN_COLUMNS})
+    .returning(_plain.c.id)
+)
+
 
 class Postgres(Backend):
     """The backend for PostgreSQL, through psycopg 3."""
@@ -114,6 +124,8 @@ class Postgres(Backend):
     batch_max_shared = 500
     single_writer = False
     reuses_ids = False
+    insertion = str(_INSERTION.compile(dialect=_POSITIONAL))
+    notifying_insertion = str(_INSERTION.returning(_NOTIFICATION).compile(dialect=_POSITIONAL))
     health_checks = postgres_health.CHECKS
 
     def engine(
@@ -265,15 +277,9 @@ class Postgres(Backend):
         """See `Backend.insert`."""
         return postgresql.insert(table).on_conflict_do_nothing()
 
-    def insertion(self, columns: Sequence[str], *, notifies: bool = False) -> str | None:
-        """See `Backend.insertion`."""
-        return _insertion(tuple(columns), notifies=notifies)
-
-    def insert_rows(
-        self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-    ) -> Sequence[int]:
+    def insert_rows(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Sequence[int]:
         """See `Backend.insert_rows`."""
-        return postgres_copy.insert(connection, columns, rows)
+        return postgres_copy.insert(connection, rows)
 
     def identity(self, connection: Connection) -> Identity | None:
         """See `Backend.identity`: by the table's oid, which does not depend on the search_path."""
@@ -315,15 +321,6 @@ class Postgres(Backend):
         """See `Backend.is_forbidden`."""
         of_driver = error.orig if isinstance(error, DBAPIError) else None
         return getattr(of_driver, "sqlstate", None) == _FORBIDDEN
-
-
-def _insertion(columns: tuple[str, ...], *, notifies: bool) -> str:
-    there = table(jobs.name, column("id"), *(column(name, jobs.c[name].type) for name in columns))
-    values = {name: bindparam(None, type_=jobs.c[name].type) for name in columns}
-    statement = sql_insert(there).values(values).returning(there.c.id)
-    if notifies:
-        statement = statement.returning(_NOTIFICATION)
-    return str(statement.compile(dialect=_POSITIONAL))
 
 
 def _is_full(error: Exception) -> bool:

@@ -1,12 +1,12 @@
 """COPY many rows at once, with ids reserved beforehand, since COPY returns no ids."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import REGCLASS
 
+from jobqueue.store.dialects.base import PLAIN_COLUMNS
 from jobqueue.store.schema import jobs
 
 CHUNK = 32_768
@@ -15,6 +15,7 @@ CHUNK = 32_768
 _OPTION = "jobqueue_copy"
 """Marks a COPY. Its text does not: an application's hook may put a comment before statements."""
 
+_COPY = f"COPY {jobs.name} (id, {', '.join(PLAIN_COLUMNS)}) FROM STDIN"
 _sequence = (
     select(cast(func.pg_get_serial_sequence(jobs.name, "id"), REGCLASS).label("name"))
     .offset(0)  # Looked up once, not once per id.
@@ -45,22 +46,11 @@ def install(engine: Engine) -> None:
     dialect.do_executemany = copy_or_executemany
 
 
-def insert(
-    connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> Sequence[int]:
-    """Insert jobs; return their ids, which grow in the order of the rows.
-
-    `install()` must have been called for the connection's engine. Fastest if only the first column
-    differs between rows.
-    """
+def insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Sequence[int]:
+    """See `Backend.insert_rows`; `install()` must have been called for the connection's engine."""
     ids = sorted(connection.execute(_RESERVE, {"in_count": len(rows)}).scalar_one())
-    connection.exec_driver_sql(_copy(tuple(columns)), [(ids,), (rows,)], {_OPTION: True})
+    connection.exec_driver_sql(_COPY, [(ids,), (rows,)], {_OPTION: True})
     return ids
-
-
-@lru_cache
-def _copy(columns: tuple[str, ...]) -> str:
-    return f"COPY {jobs.name} (id, {', '.join(columns)}) FROM STDIN"
 
 
 def _copy_rows(

@@ -4,7 +4,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects import sqlite_health, sqlite_ranges
-from jobqueue.store.dialects.base import Backend, Columns, Identity, Parameters
+from jobqueue.store.dialects.base import PLAIN_COLUMNS, Backend, Columns, Identity, Parameters
 from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, SET_BUSY_TIMEOUT, DatabaseFile
 from jobqueue.store.dialects.sqlite_url import database_path
 from jobqueue.store.dialects.sqlite_write_lock import WriteLock
@@ -86,6 +85,8 @@ class Sqlite(Backend):
     batch_max_shared = 200  # Other writers wait for the whole transaction: 3 to 6 ms.
     single_writer = True
     reuses_ids = True
+    # Without RETURNING, for which SQLite fills a table: 7 µs.
+    insertion = str(insert(table(jobs.name, *map(column, PLAIN_COLUMNS))).compile(dialect=_DIALECT))
     health_checks = sqlite_health.CHECKS
 
     def engine(
@@ -250,15 +251,9 @@ class Sqlite(Backend):
         """See `Backend.insert`."""
         return sqlite.insert(table).on_conflict_do_nothing()
 
-    def insertion(self, columns: Sequence[str], *, notifies: bool = False) -> str | None:
-        """See `Backend.insertion`: without RETURNING, for which SQLite fills a table: 7 µs."""
-        return None if notifies else _insertion(tuple(columns))
-
-    def insert_rows(
-        self, connection: Connection, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-    ) -> Sequence[int]:
+    def insert_rows(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Sequence[int]:
         """See `Backend.insert_rows`: there is one writer, so the new ids are the greatest ones."""
-        connection.exec_driver_sql(_insertion(tuple(columns)), list(rows))
+        connection.exec_driver_sql(self.insertion, list(rows))
         last: int = connection.execute(_LAST_ID).scalar_one()
         return range(last - len(rows) + 1, last + 1)
 
@@ -320,12 +315,6 @@ def _name_of(error: BaseException) -> str:
     """Return SQLite's name of an error, such as SQLITE_BUSY_SNAPSHOT; empty if it is not its."""
     of_driver = error.orig if isinstance(error, DBAPIError) else error
     return str(getattr(of_driver, "sqlite_errorname", ""))
-
-
-@lru_cache
-def _insertion(columns: tuple[str, ...]) -> str:
-    """Return an INSERT of one row in the driver's form, with values in the columns' order."""
-    return str(insert(table(jobs.name, *map(column, columns))).compile(dialect=_DIALECT))
 
 
 def _begin(connection: Connection) -> None:

@@ -72,7 +72,7 @@ class Notifier:
 
     NOTIFY inside the enqueueing transaction was measured to halve concurrent enqueues: it holds a
     server-wide lock through the commit. It is therefore sent afterwards, from a thread. Only an
-    enqueue after a pause carries it, if the database can (`Backend.insertion`).
+    enqueue after a pause carries it, if the database can (`Backend.notifying_insertion`).
     """
 
     def __init__(self, sender: NotificationSender) -> None:
