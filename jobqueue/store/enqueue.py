@@ -200,7 +200,8 @@ class Enqueuer:
     def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         statements = self._store.statements
         if len(new) == 1 and _is_plain(new[0]):
-            made = connection.execute(statements.insert_plain, _plain_parameters(new[0]))
+            parameters = {f"in_{name}": getattr(new[0], name) for name in PLAIN_COLUMNS}
+            made = connection.execute(statements.insert_plain, parameters)
             return [Inserted(int(made.scalar_one()), True)]
         if len(new) == 1 and new[0].extra is None:
             parameters = {f"in_{name}": getattr(new[0], name) for name in NEW}
@@ -284,19 +285,6 @@ def _is_plain(job: NewJob) -> bool:
     """Return whether `insert_plain` can insert the job: due at once, without key or deadline."""
     due = job.delay is None and job.at is None
     return due and job.unique_key is None and job.deadline is None and job.extra is None
-
-
-def _plain_parameters(job: NewJob) -> dict[str, Any]:
-    return {
-        "in_task": job.task,
-        "in_queue": job.queue,
-        "in_priority": job.priority,
-        "in_args": job.args,
-        "in_tags": job.tags,
-        "in_max_attempts": job.max_attempts,
-        "in_timeout": job.timeout,
-        "in_backoff": job.backoff,
-    }
 
 
 def _warn_of_another_call(held: _Held, job: NewJob) -> None:

@@ -21,13 +21,12 @@ from sqlalchemy import insert as sql_insert
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, after, now
-from jobqueue.store.dialects.base import Backend, Columns
+from jobqueue.store.dialects.base import PLAIN_COLUMNS, Backend, Columns
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.predicates import becomes
 from jobqueue.store.sql.rows import NEW
 
 _COMPUTED = ("delay", "at", "deadline", "expires")
-_PLAIN = [name for name in NEW if name not in _COMPUTED]
 
 
 def insert(backend: Backend, columns: Columns = NEW) -> Executable:
@@ -57,7 +56,7 @@ def insert_one(backend: Backend) -> Executable:
     """Insert one job: planned in a fraction of the time of `insert`."""
     given = given_values(NEW)
     state, run_at = due(given["delay"], given["at"])
-    plain = {name: given[name] for name in _PLAIN}
+    plain = {name: value for name, value in given.items() if name not in _COMPUTED}
     return (
         backend.insert(jobs)
         .values(
@@ -78,10 +77,9 @@ def given_values(columns: Columns) -> dict[str, ColumnElement[Any]]:
 
 def insert_plain() -> Insert:
     """Insert one job that is due now, without key or deadline: the table's defaults suffice."""
-    plain = [name for name in _PLAIN if not name.startswith("unique_")]
     return (
         sql_insert(jobs)
-        .values({name: bindparam(f"in_{name}", type_=NEW[name]) for name in plain})
+        .values({name: bindparam(f"in_{name}", type_=NEW[name]) for name in PLAIN_COLUMNS})
         .returning(jobs.c.id)
     )
 
