@@ -141,8 +141,9 @@ class Backend(Protocol):
         """Return whether this write transaction waited for one that does not take our lock."""
         return False
 
-    def limit_lock_wait(self, connection: Connection) -> None:
-        """Set a short lock timeout for this transaction."""
+    def limit_lock_wait(self, connection: Connection) -> None:  # noqa: ARG002
+        """Set a short lock timeout for this transaction, where rows can be locked."""
+        return
 
     def limit_stall(self, connection: Connection, seconds: float, *, lock_wait: float) -> None:  # noqa: ARG002
         """Let the server end this transaction, with its locks, if its client stalls that long.
@@ -177,8 +178,9 @@ class Backend(Protocol):
         which the caller may limit the whole.
         """
 
+    @staticmethod
     def parts_of_range(
-        self, table: FromClause, given: FromClause
+        table: FromClause, given: FromClause
     ) -> Sequence[Sequence[ColumnElement[bool]]]:
         """Return what is true for the jobs of a queue behind a place and up to a last one.
 
@@ -216,8 +218,12 @@ class Backend(Protocol):
         """
         return False
 
-    def begin(self, connection: Connection) -> None:
-        """Ensure that a user's connection is in a transaction: a savepoint then commits nothing."""
+    def begin(self, connection: Connection) -> None:  # noqa: ARG002
+        """Ensure that a user's connection is in a transaction: a savepoint then commits nothing.
+
+        By default nothing: a driver begins one before a savepoint.
+        """
+        return
 
     def notification_sender(self, engine: Engine) -> NotificationSender:
         """Return what wakes this database's workers."""

@@ -165,12 +165,8 @@ class Postgres(Backend):
             session.begun(connection)
             yield connection
 
-    @contextmanager
-    def reading(self, engine: Engine) -> Iterator[Connection]:
-        """See `Backend.reading`. COMMIT, because psycopg drops prepared statements at ROLLBACK."""
-        with engine.begin() as connection:
-            session.begun(connection)
-            yield connection
+    reading = writing
+    """See `Backend.reading`. COMMIT, because psycopg drops prepared statements at ROLLBACK."""
 
     def execute_autocommit(
         self, engine: Engine, statement: str, parameters: Parameters
@@ -277,9 +273,7 @@ class Postgres(Backend):
         """See `Backend.insert`."""
         return postgresql.insert(table).on_conflict_do_nothing()
 
-    def insert_rows(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Sequence[int]:
-        """See `Backend.insert_rows`."""
-        return postgres_copy.insert(connection, rows)
+    insert_rows = staticmethod(postgres_copy.insert)
 
     def identity(self, connection: Connection) -> Identity | None:
         """See `Backend.identity`: by the table's oid, which does not depend on the search_path."""
@@ -289,9 +283,6 @@ class Postgres(Backend):
     def is_autocommit(self, connection: Connection) -> bool:
         """See `Backend.is_autocommit`."""
         return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
-
-    def begin(self, connection: Connection) -> None:
-        """Do nothing: every driver begins a transaction before a savepoint."""
 
     def notification_sender(self, engine: Engine) -> NotifySender:
         """See `Backend.notification_sender`."""

@@ -190,9 +190,6 @@ class Sqlite(Backend):
         """See `Backend.met_writer`."""
         return bool(connection.info[_MET_WRITER])
 
-    def limit_lock_wait(self, connection: Connection) -> None:
-        """Do nothing: SQLite has no row locks, and busy_timeout limits the wait of writers."""
-
     def batch_table(self, columns: Columns) -> FromClause:
         """See `Backend.batch_table`: one JSON text with all rows, or with the only column."""
         given = func.json_each(bindparam("in_rows")).table_valued("key", "value")
@@ -241,11 +238,7 @@ class Sqlite(Backend):
         found = jobs.alias("found")
         return select(found.c.id).select_from(rows.join(found, found.c.id.in_(first)))
 
-    def parts_of_range(
-        self, table: FromClause, given: FromClause
-    ) -> Sequence[Sequence[ColumnElement[bool]]]:
-        """See `Backend.parts_of_range`."""
-        return sqlite_ranges.parts(table, given)
+    parts_of_range = staticmethod(sqlite_ranges.parts)
 
     def insert(self, table: Table) -> Insert:
         """See `Backend.insert`."""
