@@ -179,7 +179,6 @@ class UserTransactions:
             "in_claimed": claim.fence,
             "in_worker": claim.worker_id,
             "in_result": result,
-            "in_why": None,
         }
         done = connection.execute(self._store.statements.finish_within, parameters).one_or_none()
         if done is None:

@@ -15,7 +15,7 @@ from jobqueue.store.claims import WorkerRef
 
 def finish_within(kit: StoreKit, claim: Any, connection: Any) -> int | None:
     values = {"in_job": claim.id, "in_claimed": claim.fence, "in_worker": claim.worker_id}
-    values |= {"in_result": "7", "in_why": None}
+    values |= {"in_result": "7"}
     return connection.execute(kit.store.statements.finish_within, values).scalar()
 
 

@@ -250,7 +250,7 @@ def test_successes_are_written_and_counted_by_the_primary_key(plans: Plans, coun
 
 
 def test_a_job_is_finished_within_a_transaction_by_the_primary_key(plans: Plans) -> None:
-    values = {"in_job": plans.running[0], "in_claimed": 1, "in_result": "1", "in_why": None} | NAMED
+    values = {"in_job": plans.running[0], "in_claimed": 1, "in_result": "1"} | NAMED
     assert uses(plans.of(plans.store.statements.finish_within, values), "pkey")
 
 

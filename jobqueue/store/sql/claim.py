@@ -30,7 +30,7 @@ from jobqueue.store.sql.claim_rows import (
 )
 from jobqueue.store.sql.predicates import (
     IS_PAUSED,
-    MINE,
+    OF_CLAIM,
     PLAIN,
     QUEUE_LIMITED,
     becomes,
@@ -277,12 +277,4 @@ def undo_claim(pairs: FromClause) -> Executable:
 
 def mark_started() -> Executable:
     """Free the unique key of a job that starts."""
-    return (
-        update(jobs)
-        .where(
-            jobs.c.id == bindparam("in_job", type_=BigInteger()),
-            jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
-            MINE,
-        )
-        .values(key_released=1)
-    )
+    return update(jobs).where(*OF_CLAIM).values(key_released=1)

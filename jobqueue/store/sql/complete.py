@@ -26,7 +26,17 @@ from jobqueue.states import FINAL
 from jobqueue.store.clock import after, now, once, this_hour, this_minute
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.schema import attempts, counters, error_counts, jobs
-from jobqueue.store.sql.predicates import CANCEL_ASKED, MINE, becomes
+from jobqueue.store.sql.predicates import CANCEL_ASKED, MINE, OF_CLAIM, becomes
+
+_SUCCEEDED: dict[str, Any] = {
+    "state": becomes("succeed"),
+    "fence": jobs.c.fence + 1,
+    "worker_id": None,
+    "finished_at": once(now()),
+    "reason": None,
+    "crashes": 0,
+    "child_crashes": 0,
+}
 
 
 def _of(rows: FromClause) -> tuple[ColumnElement[bool], ...]:
@@ -40,14 +50,11 @@ def succeed(outcomes: FromClause) -> ReturningUpdate[Any]:
         update(jobs)
         .where(*_of(outcomes))
         .values(
-            state=case((CANCEL_ASKED, becomes("cancel")), else_=becomes("succeed")),
-            fence=jobs.c.fence + 1,
-            worker_id=None,
-            finished_at=once(now()),
-            result=case((CANCEL_ASKED, null()), else_=outcomes.c.result),
-            reason=None,
-            crashes=0,
-            child_crashes=0,
+            _SUCCEEDED
+            | {
+                "state": case((CANCEL_ASKED, becomes("cancel")), else_=becomes("succeed")),
+                "result": case((CANCEL_ASKED, null()), else_=outcomes.c.result),
+            }
         )
         .returning(jobs.c.id, jobs.c.state)
     )
@@ -69,16 +76,7 @@ def succeed_batch() -> Executable:
     return (
         update(jobs)
         .where(jobs.c.id == outcomes.c.id, claimed, MINE, ~CANCEL_ASKED)
-        .values(
-            state=becomes("succeed"),
-            fence=jobs.c.fence + 1,
-            worker_id=None,
-            finished_at=once(now()),
-            result=outcomes.c.result,
-            reason=None,
-            crashes=0,
-            child_crashes=0,
-        )
+        .values(_SUCCEEDED | {"result": outcomes.c.result})
     )
 
 
@@ -156,21 +154,10 @@ def finish_within() -> Executable:
     return (
         update(jobs)
         .where(
-            jobs.c.id == bindparam("in_job", type_=BigInteger()),
-            jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
-            MINE,
+            *OF_CLAIM,
             jobs.c.cancel_requested_at.is_(None),
         )
-        .values(
-            state=becomes("succeed"),
-            fence=jobs.c.fence + 1,
-            worker_id=None,
-            finished_at=now(),
-            result=bindparam("in_result", type_=Text()),
-            reason=bindparam("in_why", type_=Text()),
-            crashes=0,
-            child_crashes=0,
-        )
+        .values(_SUCCEEDED | {"finished_at": now(), "result": bindparam("in_result", type_=Text())})
         .returning(jobs.c.id)
     )
 

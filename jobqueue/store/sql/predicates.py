@@ -173,3 +173,10 @@ MINE = func.coalesce(jobs.c.worker_id, 0) == bindparam("in_worker", type_=BigInt
 
 The coalesce keeps planners from the index of held jobs, which they would scan for each lookup.
 """
+
+OF_CLAIM = (
+    jobs.c.id == bindparam("in_job", type_=BigInteger()),
+    jobs.c.fence == bindparam("in_claimed", type_=BigInteger()),
+    MINE,
+)
+"""True for the job of one claim, while that is held."""
