@@ -117,7 +117,6 @@ def _read_as_written(value: str) -> datetime | None:
 
 
 INSTANT = Instant()
-"""The one instance of the type: columns of input rows are recognized by identity."""
 
 
 E = TypeVar("E", bound=FunctionElement[Any])

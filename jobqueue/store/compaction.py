@@ -21,6 +21,7 @@ from sqlalchemy import (
 from jobqueue.store.clock import after, once, this_minute
 from jobqueue.store.database import Store
 from jobqueue.store.schema import CounterKind, counters, error_counts
+from jobqueue.store.sql.rows import COUNTS
 
 DAY = 86_400.0
 MINUTES_KEPT = DAY
@@ -52,19 +53,17 @@ class Ledger:
     """Seconds since `written` for which totals are kept; None: for ever."""
 
 
-_COUNTED = [
-    column.name
-    for column in counters.c
-    if column.name not in ("id", "minute", "queue", "task", "kind")
-]
-
 LEDGERS = (
     Ledger(
         counters,
         ("queue", "task"),
         counters.c.minute,
         counters.c.minute,
-        {name: max if name.endswith("_max") else add for name in _COUNTED},
+        {
+            name: max if name.endswith("_max") else add
+            for name in COUNTS
+            if name not in ("queue", "task")
+        },
         MINUTES_KEPT,
     ),
     Ledger(

@@ -38,7 +38,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.errors import ConfigurationError, DatabaseReplaced
 from jobqueue.store import fork_safety
-from jobqueue.store.clock import INSTANT
+from jobqueue.store.clock import INSTANT, Instant
 from jobqueue.store.dialects import sqlite_health, sqlite_ranges
 from jobqueue.store.dialects.base import PLAIN_COLUMNS, Backend, Columns, Identity, Parameters
 from jobqueue.store.dialects.sqlite_file import BUSY_TIMEOUT, SET_BUSY_TIMEOUT, DatabaseFile
@@ -207,7 +207,8 @@ class Sqlite(Backend):
 
     def batch_parameters(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """See `Backend.batch_parameters`."""
-        instants = [place for place, type_ in enumerate(columns.values()) if type_ is INSTANT]
+        types = enumerate(columns.values())
+        instants = [place for place, type_ in types if isinstance(type_, Instant)]
         if instants:
             written = [list(row) for row in rows]
             for row in written:

@@ -37,7 +37,7 @@ from jobqueue.store.sql.predicates import (
     may,
     unpaused,
 )
-from jobqueue.store.sql.rows import IDS, NAMES
+from jobqueue.store.sql.rows import IDS, NAMES, columns_of
 
 _PLACE = ("queue", "priority", "run_at", "id")
 """The order of the index of claims."""
@@ -49,20 +49,10 @@ _BEHIND_CURSOR = tuple_(*(jobs.c[name] for name in _PLACE[1:])) > tuple_(
     bindparam("in_cursor_id", type_=BigInteger()),
 )
 
-CURSORS: Columns = {
-    "queue": Text(),
-    "priority": Integer(),
-    "run_at": INSTANT,
-    "id": BigInteger(),
-}
+CURSORS = columns_of(jobs, *_PLACE)
 """Queues, each with a cursor."""
 
-RANGES: Columns = {
-    **CURSORS,
-    "last_priority": Integer(),
-    "last_run_at": INSTANT,
-    "last_id": BigInteger(),
-}
+RANGES = CURSORS | {f"last_{name}": CURSORS[name] for name in PLACE}
 """Queues to claim from, each with its cursor and the place up to which to claim."""
 
 _IN_QUEUE = bindparam("in_queue", type_=Text())

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy import insert as sql_insert
 
 from jobqueue.states import State
-from jobqueue.store.clock import INSTANT, after, now
+from jobqueue.store.clock import INSTANT, Instant, after, now
 from jobqueue.store.dialects.base import PLAIN_COLUMNS, Backend, Columns
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.predicates import becomes
@@ -69,7 +69,7 @@ def insert_one(backend: Backend) -> Executable:
 def given_values(columns: Columns) -> dict[str, ColumnElement[Any]]:
     """Return a typed parameter `in_…` for each column."""
     return {  # No CAST for instants: SQLite would convert their text to a number.
-        name: parameter if type_ is INSTANT else cast(parameter, type_)
+        name: parameter if isinstance(type_, Instant) else cast(parameter, type_)
         for name, type_ in columns.items()
         for parameter in (bindparam(f"in_{name}", type_=type_),)
     }

@@ -4,54 +4,46 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Double, Integer, Text
+from sqlalchemy import Double, Integer, Table, Text
+from sqlalchemy.types import TypeEngine
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.dialects.base import Backend, Columns
+from jobqueue.store.schema import counters, jobs
 
 Progress = tuple[int, int, float | None, str | None]
 """A job's progress: (id, fence, fraction, message)."""
 
+
+def columns_of(table: Table, *names: str) -> dict[str, TypeEngine[Any]]:
+    """Return columns of a table with their types."""
+    return {name: table.c[name].type for name in names}
+
+
 NAMES: Columns = {"name": Text()}
 NEW: Columns = {
-    "task": Text(),
-    "queue": Text(),
-    "priority": Integer(),
-    "args": Text(),
-    "tags": Text(),
+    **columns_of(jobs, "task", "queue", "priority", "args", "tags"),
     "delay": Double(),
     "at": INSTANT,
-    "max_attempts": Integer(),
-    "timeout": Double(),
-    "backoff": Text(),
-    "unique_key": Text(),
-    "unique_until": Text(),
+    **columns_of(jobs, "max_attempts", "timeout", "backoff", "unique_key", "unique_until"),
     "deadline": Double(),
 }
 NEW_WITH_EXTRA: Columns = {
     **NEW,
-    "headers": Text(),
-    "scheduled_for": INSTANT,
-    "lane": Text(),
-    "lane_limit": Integer(),
-    "lane_weight": Double(),
+    **columns_of(jobs, "headers", "scheduled_for", "lane", "lane_limit", "lane_weight"),
     "lane_strict": Integer(),
     "expires": Double(),
     "awaited_key": Text(),
 }
-IDS: Columns = {"id": BigInteger()}
-SUCCESS: Columns = {"id": BigInteger(), "fence": BigInteger(), "result": Text()}
+IDS = columns_of(jobs, "id")
+PAIRS = columns_of(jobs, "id", "fence")
+SUCCESS = columns_of(jobs, "id", "fence", "result")
 END: Columns = {
-    "id": BigInteger(),
-    "fence": BigInteger(),
-    "state": Text(),
+    **columns_of(jobs, "id", "fence", "state"),
     "delay": Double(),
-    "refund": Integer(),
-    "snooze": Integer(),
-    "reason": Text(),
-    "crashes": Integer(),
-    "child_crashes": Integer(),
+    **dict.fromkeys(("refund", "snooze"), Integer()),
+    **columns_of(jobs, "reason", "crashes", "child_crashes"),
 }
 
 
@@ -69,26 +61,10 @@ class CompletionRow(NamedTuple):
     child_crashes: int | None = 0
 
 
-PROGRESS: Columns = {
-    "id": BigInteger(),
-    "fence": BigInteger(),
-    "progress": Double(),
-    "message": Text(),
+PROGRESS: Columns = {**columns_of(jobs, "id", "fence", "progress"), "message": Text()}
+COUNTS = {
+    column.name: column.type for column in counters.c if column.name not in ("id", "minute", "kind")
 }
-COUNTS: Columns = {
-    "queue": Text(),
-    "task": Text(),
-    "succeeded": BigInteger(),
-    "failed": BigInteger(),
-    "cancelled": BigInteger(),
-    "errored_attempts": BigInteger(),
-    "runs": BigInteger(),
-    "duration": Double(),
-    "duration_max": Double(),
-    "wait": Double(),
-    "wait_max": Double(),
-}
-PAIRS: Columns = {"id": BigInteger(), "fence": BigInteger()}
 
 
 def last_progress(backend: Backend, rows: Iterable[Progress]) -> dict[str, Any]:
