@@ -119,87 +119,66 @@ def _read_as_written(value: str) -> datetime | None:
 INSTANT = Instant()
 
 
-E = TypeVar("E", bound=FunctionElement[Any])
+T = TypeVar("T")
 
 
-def _written(sqlite: str, postgresql: str) -> Callable[[type[E]], type[E]]:
-    """Write an expression in each database's SQL: {0}, {1} are its arguments, {all} is all."""
+def _function(type_: TypeEngine[T], sqlite: str, postgresql: str) -> type[FunctionElement[T]]:
+    """Return a function in each database's SQL: {0}, {1} are its arguments, {all} is all."""
 
-    def register(expression: type[E]) -> type[E]:
-        for dialect, form in (("sqlite", sqlite), ("postgresql", postgresql)):
+    class Function(FunctionElement[T]):
+        type = type_
+        inherit_cache = True
 
-            def write(element: E, compiler: SQLCompiler, form: str = form, **kw: Any) -> str:
-                parts = [compiler.process(part, **kw) for part in element.clauses]
-                return form.format(*parts, all=", ".join(parts))
+    for dialect, form in (("sqlite", sqlite), ("postgresql", postgresql)):
 
-            compiles(expression, dialect)(write)
-        expression.inherit_cache = True
-        return expression
+        def write(element: Function, compiler: SQLCompiler, form: str = form, **kw: Any) -> str:
+            parts = [compiler.process(part, **kw) for part in element.clauses]
+            return form.format(*parts, all=", ".join(parts))
 
-    return register
-
-
-@_written(SQLITE_NOW, "clock_timestamp()")
-class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function that it is.
-    """The database's present instant."""
-
-    type = INSTANT
+        compiles(Function, dialect)(write)
+    return Function
 
 
-@_written(
+now = _function(INSTANT, SQLITE_NOW, "clock_timestamp()")
+"""The database's present instant."""
+
+after = _function(
+    INSTANT,
     "strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {0}))",
     "clock_timestamp() + CAST({0} AS DOUBLE PRECISION) * INTERVAL '1 second'",
 )
-class after(FunctionElement[datetime]):  # noqa: N801
-    """The instant that lies a number of seconds from now; takes one numeric expression."""
+"""The instant that lies a number of seconds from now; takes one numeric expression."""
 
-    type = INSTANT
-
-
-@_written(
+plus = _function(
+    INSTANT,
     "strftime('%Y-%m-%d %H:%M:%f000', {0}, printf('%+.3f seconds', {1}))",
     "{0} + CAST({1} AS DOUBLE PRECISION) * INTERVAL '1 second'",
 )
-class plus(FunctionElement[datetime]):  # noqa: N801
-    """The instant that lies a number of seconds after another; takes the instant and the number."""
+"""The instant that lies a number of seconds after another; takes the instant and the number."""
 
-    type = INSTANT
-
-
-@_written(
+this_minute = _function(
+    INSTANT,
     "strftime('%Y-%m-%d %H:%M:00.000000', 'now')",
     "date_trunc('minute', clock_timestamp(), 'UTC')",  # A zone may be off by seconds.
 )
-class this_minute(FunctionElement[datetime]):  # noqa: N801
-    """The present minute, at its second 0."""
+"""The present minute, at its second 0."""
 
-    type = INSTANT
-
-
-@_written(
-    "strftime('%Y-%m-%d %H:00:00.000000', 'now')", "date_trunc('hour', clock_timestamp(), 'UTC')"
+this_hour = _function(
+    INSTANT,
+    "strftime('%Y-%m-%d %H:00:00.000000', 'now')",
+    "date_trunc('hour', clock_timestamp(), 'UTC')",
 )
-class this_hour(FunctionElement[datetime]):  # noqa: N801
-    """The present hour, at its minute 0."""
+"""The present hour, at its minute 0."""
 
-    type = INSTANT
-
-
-@_written(
+epoch: type[FunctionElement[float]] = _function(
+    Double(),
     "((julianday('now') - 2440587.5) * 86400.0)",
     "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)",
 )
-class epoch(FunctionElement[float]):  # noqa: N801
-    """The seconds since 1970."""
+"""The seconds since 1970."""
 
-    type = Double()
-
-
-@_written("json_array({all})", "CAST(json_build_array({all}) AS TEXT)")
-class json_list(FunctionElement[str]):  # noqa: N801
-    """The text of a JSON array of its arguments; instants are texts in it."""
-
-    type = Text()
+json_list = _function(Text(), "json_array({all})", "CAST(json_build_array({all}) AS TEXT)")
+"""The text of a JSON array of its arguments; instants are texts in it."""
 
 
 def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
