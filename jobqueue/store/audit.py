@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, func, insert, select, update
 
@@ -73,23 +73,20 @@ def action_of(operator: str | None, verb: str, **target: Any) -> Action | None:
     return None if operator is None else Action(operator, verb, target)
 
 
-class Transact(Protocol):
-    """Runs `work` in a transaction, maybe twice: `Store.transact` or `transact_at_once`."""
-
-    def __call__(self, work: Callable[[Connection], T], /) -> T:
-        """Return what `work` returned, once that is committed."""
-
-
 def transact_audited(
-    transact: Transact,
+    store: Store,
     work: Callable[[Connection], T],
     action: Action | None,
     changed: Callable[[T], int],
+    *,
+    at_once: bool = False,
 ) -> T:
     """Run `work` in a transaction, and write to the audit in the same how many it has changed.
 
     `changed` reads that off the result of `work`. Nothing is written for 0, or without an action.
+    `at_once`: see `Store.transact_at_once`.
     """
+    transact = store.transact_at_once if at_once else store.transact
     if action is None:
         return transact(work)
 

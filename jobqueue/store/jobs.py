@@ -324,9 +324,7 @@ class Jobs(Enqueuer):
             return ids, change(connection, ids) if ids else []
 
         while True:
-            ids, done = transact_audited(
-                self._store.transact, work, action, lambda batch: len(batch[1])
-            )
+            ids, done = transact_audited(self._store, work, action, lambda batch: len(batch[1]))
             changed += done
             if len(ids) < BULK:
                 return changed

@@ -122,7 +122,7 @@ class Maintenance:
                 connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
             return len(ids)
 
-        return transact_audited(self._store.transact_at_once, work, action, int)
+        return transact_audited(self._store, work, action, int, at_once=True)
 
     def forget_actions(self) -> None:
         """Delete what operators did more than 90 days ago from the audit."""

@@ -41,7 +41,7 @@ class Pauses:
         def work(connection: Connection) -> bool:
             return any(connection.execute(change).first() is not None for change in changes)
 
-        return transact_audited(self._store.transact, work, action, int)
+        return transact_audited(self._store, work, action, int)
 
     def resume(self, kind: PauseKind, name: str) -> bool:
         """Let its jobs start again; return False if it was not paused."""
@@ -57,7 +57,7 @@ class Pauses:
             lanes.unpark_full(connection)  # Fail before the commit if their table is locked.
             return True
 
-        if not transact_audited(self._store.transact, work, action, int):
+        if not transact_audited(self._store, work, action, int):
             return False
         lanes.unpark_all()
         lanes.sweep(every=None)  # Add the lanes of keys of which all was paused.
@@ -70,7 +70,7 @@ class Pauses:
         def work(connection: Connection) -> bool:
             return connection.execute(resumed).first() is not None
 
-        return transact_audited(self._store.transact, work, action, int)
+        return transact_audited(self._store, work, action, int)
 
     def all(self) -> list[dict[str, Any]]:
         """Return the paused tasks and tags as JSON values: kind, name, since when and by whom."""

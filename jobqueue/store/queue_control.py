@@ -103,7 +103,7 @@ class QueueControl:
                 action.before = {switch: value_of(switch, dict(old))}
             return self._write(connection, queue, values, still)
 
-        return transact_audited(self._store.transact, work, action, int)
+        return transact_audited(self._store, work, action, int)
 
     def _write(
         self,

@@ -84,7 +84,7 @@ class ScheduleTable:
             self._change(connection, there, changed(there, definition, present), action)
             return True
 
-        transact_audited(self._store.transact, work, action, int)
+        transact_audited(self._store, work, action, int)
 
     def pause(self, name: str, by: str) -> bool:
         """Make no more jobs; return False if it is paused already. Raises InvalidOption."""
@@ -95,7 +95,7 @@ class ScheduleTable:
                 self._change(connection, there, {"paused_at": now(), "paused_by": by})
             return there.paused_at is None
 
-        return transact_audited(self._store.transact, work, self._action("pause", name), int)
+        return transact_audited(self._store, work, self._action("pause", name), int)
 
     def resume(self, name: str) -> bool:
         """Make jobs again, none for the time of the pause; False if it was not paused."""
@@ -110,7 +110,7 @@ class ScheduleTable:
                 self._change(connection, there, again)
             return there.paused_at is not None
 
-        return transact_audited(self._store.transact, work, self._action("resume", name), int)
+        return transact_audited(self._store, work, self._action("resume", name), int)
 
     def reset(self, name: str) -> bool:
         """Undo what operators changed of a declared schedule; return False if nothing differed.
@@ -132,7 +132,7 @@ class ScheduleTable:
             self._change(connection, there, changes | {"source": CODE}, action)
             return True
 
-        return transact_audited(self._store.transact, work, action, int)
+        return transact_audited(self._store, work, action, int)
 
     def restore(
         self, name: str, columns: Mapping[str, Any], action: Action, *, seen: Mapping[str, Any]
@@ -148,7 +148,7 @@ class ScheduleTable:
             values = changed(there, definition, present_of(connection))
             return self._change(connection, there, values | dict(columns), action, seen)
 
-        return transact_audited(self._store.transact, work, action, int)
+        return transact_audited(self._store, work, action, int)
 
     def remove(self, name: str) -> ScheduleRecord:
         """Delete a schedule and return it; its jobs stay. Raises InvalidOption."""
@@ -159,7 +159,7 @@ class ScheduleTable:
             return there
 
         action = self._action("remove", name)
-        return transact_audited(self._store.transact, work, action, lambda _: 1)
+        return transact_audited(self._store, work, action, lambda _: 1)
 
     def run(self, name: str, make: MakeJob) -> tuple[int, bool]:
         """Enqueue a schedule's job now; return its id, and whether it is a new one.
@@ -180,7 +180,7 @@ class ScheduleTable:
             return int(connection.execute(last).scalar_one()), False  # It holds the unique key.
 
         action = self._action("run", name)
-        return transact_audited(self._store.transact, work, action, lambda made: int(made[1]))
+        return transact_audited(self._store, work, action, lambda made: int(made[1]))
 
     def _action(self, verb: str, name: str) -> Action | None:
         return action_of(self._operator, verb, schedule=name)
