@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from sqlalchemy import DateTime, Dialect, Double, ScalarSelect, Text, select
+from sqlalchemy import Connection, DateTime, Dialect, Double, ScalarSelect, Text, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -187,3 +187,9 @@ def once(instant: FunctionElement[datetime]) -> ScalarSelect[datetime]:
     Postgres uses an index only for such an instant: a volatile one may change between rows.
     """
     return select(instant).scalar_subquery()
+
+
+def present_of(connection: Connection) -> datetime:
+    """Return the database's present instant."""
+    present: datetime = connection.execute(select(now())).scalar_one()
+    return present

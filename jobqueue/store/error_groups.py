@@ -10,7 +10,7 @@ from jobqueue import options
 from jobqueue.error_groups import ID_LENGTH, SIGNATURE_MAX, ErrorGroup, signature_of
 from jobqueue.errors import InvalidOption
 from jobqueue.literal_types import ErrorWindow
-from jobqueue.store.clock import now
+from jobqueue.store.clock import present_of
 from jobqueue.store.database import Store
 from jobqueue.store.schema import CounterKind, error_counts
 
@@ -63,8 +63,7 @@ class ErrorGroups:
         """
         since = options.one_of(since, "since", tuple(WINDOWS))
         with self._store.read() as connection:
-            present = connection.execute(select(now())).scalar_one()
-            hour = present.replace(minute=0, second=0, microsecond=0)
+            hour = present_of(connection).replace(minute=0, second=0, microsecond=0)
             counts = {
                 name: _sum(_of.attempts, _of.hour >= hour - span) for name, span in WINDOWS.items()
             }

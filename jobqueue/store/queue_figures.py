@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import FINAL, State
-from jobqueue.store.clock import now
+from jobqueue.store.clock import present_of
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.names import queues_of_available
 from jobqueue.store.schema import CounterKind, counters, jobs, queues
@@ -116,7 +116,7 @@ def _scheduled(most: int) -> Select[Any]:
 def _available(connection: Connection, backend: Backend, times: int) -> dict[str, dict[str, Any]]:
     """Return the columns of available jobs by queue."""
     found: dict[str, dict[str, Any]] = {}
-    present = connection.execute(select(now())).scalar_one()
+    present = present_of(connection)
     for part in AVAILABLE:
         names = [name for name in connection.execute(queues_of_available(part)).scalars() if name]
         if not names:

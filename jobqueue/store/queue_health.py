@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex
 from jobqueue.doctor_findings import Finding, finding
 from jobqueue.records import counted, names_in
 from jobqueue.states import WAITING, State
-from jobqueue.store.clock import now
+from jobqueue.store.clock import present_of
 from jobqueue.store.database import Store
 from jobqueue.store.names import queues_of_available
 from jobqueue.store.redactions import parts_of, read_redactions
@@ -68,8 +68,7 @@ class Facts:
     @cached_property
     def present(self) -> datetime:
         """The database's present instant."""
-        instant: datetime = self.connection.execute(select(now())).scalar_one()
-        return instant
+        return present_of(self.connection)
 
     def since(self, instant: datetime) -> float:
         """Return the seconds that have passed, by the database's clock."""
@@ -142,7 +141,7 @@ class Facts:
 def clock(facts: Facts) -> Iterator[Finding]:
     """Tell a clock of this host that differs from the database's: due times are the database's."""
     before = facts.clock()
-    present = facts.connection.execute(select(now())).scalar_one()
+    present = present_of(facts.connection)
     after = facts.clock()
     early, late = (present - after).total_seconds(), (before - present).total_seconds()
     off = max(early, late)

@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Insert, Row, Select, select, update
 from jobqueue.new_jobs import ExtraColumns, NewJob
 from jobqueue.schedules.definition import CODE, Definition, ScheduleRecord
 from jobqueue.states import LIVE, State
-from jobqueue.store.clock import now
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.schema import jobs, schedules
@@ -32,12 +31,6 @@ def record_of(row: Row[Any]) -> ScheduleRecord:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented mapping of a row.
     definition = Definition(**{column.name: values.pop(column.name) for column in _DEFINITION})
     return ScheduleRecord(definition=definition, **values)
-
-
-def present_of(connection: Connection) -> datetime:
-    """Return the database's present instant."""
-    present: datetime = connection.execute(select(now())).scalar_one()
-    return present
 
 
 def last_tick(record: ScheduleRecord, present: datetime) -> datetime:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, func, null, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.schedules.definition import CODE, Definition, ScheduleRecord, tick
-from jobqueue.store.clock import now, once
+from jobqueue.store.clock import now, once, present_of
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.schedule_rows import (
@@ -22,7 +22,6 @@ from jobqueue.store.schedule_rows import (
     live_job,
     make_jobs,
     new_row,
-    present_of,
     record_of,
     rows,
 )

@@ -12,7 +12,7 @@ from jobqueue.errors import ScheduleNotFound, invalid
 from jobqueue.records import names_in
 from jobqueue.schedules.definition import CODE, OPERATOR, Definition, ScheduleRecord
 from jobqueue.store.audit import Action, action_of, transact_audited
-from jobqueue.store.clock import now
+from jobqueue.store.clock import now, present_of
 from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.schedule_rows import (
@@ -22,7 +22,6 @@ from jobqueue.store.schedule_rows import (
     live_job,
     make_jobs,
     new_row,
-    present_of,
     record_of,
     rows,
 )

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from jobqueue.records import names_in
 from jobqueue.states import FINAL, State
 from jobqueue.store.checks import Seconds, Whole
-from jobqueue.store.clock import INSTANT, now
+from jobqueue.store.clock import INSTANT, present_of
 from jobqueue.store.column_types import BigInteger, Double, Integer, Text
 from jobqueue.store.database import Store
 from jobqueue.store.pauses import Pauses
@@ -319,9 +319,8 @@ class Monitor:
 
     def present(self) -> datetime:
         """Return the database's present instant as a value: a volatile function uses no index."""
-        (row,) = self._rows(select(now().label("present")))
-        present: datetime = row["present"]
-        return present
+        with self._store.read() as connection:
+            return present_of(connection)
 
 
 def _total(count: Any, where: Any) -> Any:
