@@ -1,27 +1,53 @@
 """Now: is it moving, and is it healthy: the queues, the last hour, and what needs somebody."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
+from jobqueue.doctor_findings import Finding
 from jobqueue.errors import invalid
 from jobqueue.overview import (
     HOUR,
+    as_finding,
+    causes,
     is_alive,
     last_day,
     last_points,
     paused_by,
     queue_rows,
+    recent_findings,
     totals,
 )
 from jobqueue.queue import JobQueue
 from jobqueue.store.stats import MINUTES, Monitor
 from jobqueue.web.charts import round_top
-from jobqueue.web.pages.causes import shown_causes
-from jobqueue.web.pages.doctor_findings import findings
 from jobqueue.web.pages.view import Query
 
 SPANS = {"1h": 1, "24h": 15}
 """Of the large chart: the minutes of one point."""
+MESSAGE_MAX = 200
+FINDINGS_SHOWN = 8
+_PLACES = {
+    "unserved_queues": "jobs?state=available&queue={}",
+    "unknown_tasks": "jobs?task={}",
+    "due_for_long": "jobs/{}",
+    "stuck_handlers": "jobs/{}",
+    "lost_workers": "workers",
+    "schedules": "schedules",
+    "limits_of_0": "queues",
+    "redactions": "jobs?task={}",
+}
+"""Where to look, by check; with the first name of a finding."""
+
+
+class Trouble(NamedTuple):
+    """What needs somebody."""
+
+    sentence: str
+    more: str
+    """The message of an error, or what to do."""
+    place: str | None
+    """Path and query of the page that shows more, below the mount."""
 
 
 def now_page(
@@ -42,8 +68,8 @@ def now_page(
     workers = [row for row in monitor.workers() if is_alive(row)]
     return "now.html", {
         "span": span,
-        "causes": shown_causes(queue),
-        "findings": findings(queue, open_names),
+        "causes": _causes(queue),
+        "findings": _findings(queue, open_names),
         "spans": list(SPANS),
         "queues": rows,
         "paused_by": paused_by(queue.store, rows),
@@ -55,3 +81,26 @@ def now_page(
         "wait": max((row["p95_wait"] or 0.0 for row in monitor.minutes(MINUTES)), default=None),
         **totals(rows, workers),
     }
+
+
+def _causes(queue: JobQueue) -> list[Trouble]:
+    """Return the most frequent errors of this hour and the one before."""
+    return [
+        Trouble(
+            as_finding(group).sentence,
+            group.message[:MESSAGE_MAX],
+            f"jobs?error={group.id}" if group.failed else "errors",
+        )
+        for group in causes(queue.store)
+    ]
+
+
+def _findings(queue: JobQueue, open_names: Sequence[str]) -> list[Trouble]:
+    """Return what `doctor` finds, at most 15 seconds old."""
+    found = recent_findings(queue.store, open_names)[:FINDINGS_SHOWN]
+    return [Trouble(each.sentence, each.remedy, _place(each)) for each in found]
+
+
+def _place(finding: Finding) -> str | None:
+    place = _PLACES.get(finding.check)
+    return place and place.format(quote(finding.names[0], safe=""))
