@@ -1,5 +1,8 @@
 """The extras of the package: what is said where one is needed and not installed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from jobqueue.errors import ExtraMissing
 
 _MODULES = {
@@ -13,15 +16,16 @@ _MODULES = {
 """What each one brings."""
 
 
-def missing(error: ModuleNotFoundError, extra: str, needs: str) -> ModuleNotFoundError:
-    """Return what to raise for an import that failed; `needs` is such as "top needs".
-
-    It is the error itself if the extra does not bring that module.
-    """
-    if (error.name or "").partition(".")[0] not in _MODULES[extra]:
-        return error
-    found = ExtraMissing(
-        f"{needs} the extra `{extra}`: pip install 'jobqueue[{extra}]'", field=extra
-    )
-    found.name = error.name
-    return found
+@contextmanager
+def required(extra: str, needs: str) -> Iterator[None]:
+    """Import what an extra brings. Raises ExtraMissing; `needs` is such as "top needs"."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _MODULES[extra]:
+            raise
+        found = ExtraMissing(
+            f"{needs} the extra `{extra}`: pip install 'jobqueue[{extra}]'", field=extra
+        )
+        found.name = error.name
+        raise found from None

@@ -9,14 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from jobqueue.extras import missing
+from jobqueue.extras import required
 
-try:
+with required("opentelemetry", "jobqueue.opentelemetry needs"):
     from opentelemetry import metrics, propagate, trace
     from opentelemetry.context import Context
     from opentelemetry.util.types import AttributeValue
-except ModuleNotFoundError as error:
-    raise missing(error, "opentelemetry", "jobqueue.opentelemetry needs") from None
 
 from jobqueue.enqueue_hooks import Send
 from jobqueue.handler_spans import (

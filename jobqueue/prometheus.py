@@ -12,15 +12,13 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobqueue.extras import missing
+from jobqueue.extras import required
 
-try:
+with required("prometheus", "metrics for Prometheus need"):
     from prometheus_client import generate_latest
     from prometheus_client.core import CounterMetricFamily as Counter
     from prometheus_client.core import GaugeMetricFamily as Gauge
     from prometheus_client.core import HistogramMetricFamily, Metric
-except ModuleNotFoundError as error:
-    raise missing(error, "prometheus", "metrics for Prometheus need") from None
 
 from jobqueue.doctor_findings import Finding
 from jobqueue.errors import JobQueueError

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from jobqueue.extras import missing
+from jobqueue.extras import required
 
-try:
+with required("sentry", "jobqueue.sentry needs"):
     import sentry_sdk
     from sentry_sdk.crons import MonitorStatus, capture_checkin
     from sentry_sdk.integrations import Integration
@@ -22,8 +22,6 @@ try:
     from sentry_sdk.tracing import NoOpSpan, Span, TransactionSource
     from sentry_sdk.tracing_utils import Baggage
     from sentry_sdk.utils import event_from_exception
-except ModuleNotFoundError as error:
-    raise missing(error, "sentry", "jobqueue.sentry needs") from None
 
 from jobqueue.enqueue_hooks import Send
 from jobqueue.errors import Snooze

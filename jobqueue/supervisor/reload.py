@@ -5,12 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from jobqueue.extras import missing
+from jobqueue.extras import required
 
-try:
+with required("reload", "--reload needs"):
     from watchfiles import PythonFilter, watch
-except ModuleNotFoundError as error:
-    raise missing(error, "reload", "--reload needs") from None
 
 
 class _SourceFilter(PythonFilter):

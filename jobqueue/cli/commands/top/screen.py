@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from jobqueue.extras import missing
+from jobqueue.extras import required
 
-try:
+with required("top", "top, but for `top --once`, needs"):
     from textual import events
     from textual.app import App, ComposeResult
     from textual.binding import Binding
     from textual.message import Message
     from textual.widgets import Input, Static
-except ModuleNotFoundError as error:
-    raise missing(error, "top", "top, but for `top --once`, needs") from None
 
 from rich.text import Text
 
