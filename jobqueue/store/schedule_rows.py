@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, Insert, Row, Select, select, update
+from sqlalchemy import Connection, Insert, Row, select, update
 
 from jobqueue.new_jobs import ExtraColumns, NewJob
 from jobqueue.schedules.definition import CODE, Definition, ScheduleRecord
@@ -19,11 +19,6 @@ _DEFINITION = [schedules.c[field.name] for field in fields(Definition)]
 
 MakeJob = Callable[[ScheduleRecord], NewJob | None]
 """Returns the job that a schedule enqueues; None if a hook refuses it."""
-
-
-def rows() -> Select[Any]:
-    """Select all schedules."""
-    return select(schedules)
 
 
 def record_of(row: Row[Any]) -> ScheduleRecord:

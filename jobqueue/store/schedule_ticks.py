@@ -23,7 +23,6 @@ from jobqueue.store.schedule_rows import (
     make_jobs,
     new_row,
     record_of,
-    rows,
 )
 from jobqueue.store.schema import schedules
 
@@ -74,7 +73,7 @@ class Ticks:
         and from what `make` raises.
         """
         due = (
-            rows()
+            select(schedules)
             .where(_eligible(tasks, declared), schedules.c.next_at <= once(now()))
             .where(schedules.c.name.not_in(besides))
             .order_by(schedules.c.next_at, schedules.c.name)
@@ -148,8 +147,10 @@ class Ticks:
     ) -> list[Any]:
         """Return the statements that bring the rows to what the code declares."""
         present = present_of(connection)
-        concerned = or_(schedules.c.source == CODE, schedules.c.name.in_(sorted(declared)))
-        found = {row.name: record_of(row) for row in connection.execute(rows().where(concerned))}
+        concerned = select(schedules).where(
+            or_(schedules.c.source == CODE, schedules.c.name.in_(sorted(declared)))
+        )
+        found = {row.name: record_of(row) for row in connection.execute(concerned)}
         news: list[Any] = []
         for name, definition in sorted(declared.items()):
             record = found.get(name)

@@ -23,7 +23,6 @@ from jobqueue.store.schedule_rows import (
     make_jobs,
     new_row,
     record_of,
-    rows,
 )
 from jobqueue.store.schema import schedules, workers
 from jobqueue.store.sql.predicates import IS_ALIVE, in_force
@@ -42,7 +41,7 @@ class ScheduleTable:
 
     def find(self, name: str | None = None) -> list[ScheduleRecord]:
         """Return the schedules, or the one of that name, by name."""
-        wanted = rows().order_by(schedules.c.name)
+        wanted = select(schedules).order_by(schedules.c.name)
         if name is not None:
             wanted = wanted.where(schedules.c.name == name)
         alive = select(workers.c.tasks).where(IS_ALIVE)
@@ -186,8 +185,8 @@ class ScheduleTable:
 
     def _locked(self, connection: Connection, name: str) -> ScheduleRecord:
         """Return the row, which stays as it is until the transaction ends. Raises InvalidOption."""
-        wanted = rows().where(schedules.c.name == options.name(name, "name")).with_for_update()
-        row = connection.execute(wanted).one_or_none()
+        wanted = select(schedules).where(schedules.c.name == options.name(name, "name"))
+        row = connection.execute(wanted.with_for_update()).one_or_none()
         if row is None:
             raise not_found(name)
         return record_of(row)
