@@ -1,9 +1,9 @@
 """The names in use: queues, tasks, tags and schedules, found without a scan of the jobs."""
 
 import itertools
+import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
 
@@ -29,8 +29,7 @@ QUEUES_MAX = 1000
 """Most queues with waiting jobs to find; each costs one index lookup."""
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(NamedTuple):
     """The names of queues, tasks, tags and schedules that a user may mean."""
 
     queues: frozenset[str] = frozenset()
@@ -39,12 +38,7 @@ class Names:
     schedules: frozenset[str] = frozenset()
 
     def __or__(self, other: "Names") -> "Names":
-        return Names(
-            self.queues | other.queues,
-            self.tasks | other.tasks,
-            self.tags | other.tags,
-            self.schedules | other.schedules,
-        )
+        return Names(*map(operator.or_, self, other))
 
 
 def names_in_use(store: Store, *, besides: str | None = None) -> Names:
