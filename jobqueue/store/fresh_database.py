@@ -67,10 +67,7 @@ class Databases(ExitStack):
         elif backend_of(url).single_writer:
             store = BorrowingStore(url)
         else:
-            schema = Schema(url)
-            schema.make()
-            self.callback(schema.drop)
-            store = BorrowingStore(schema.url)
+            store = BorrowingStore(self.enter_context(_schema(url)))
         if store.backend.single_writer:  # Tests need no durability against a loss of power.
             event.listen(store.engine, "connect", lambda driver, _: driver.execute(_UNSYNCED))
         self.callback(store.close)
@@ -84,33 +81,31 @@ class Databases(ExitStack):
         return self._folder / "template.db"
 
 
-class Schema:
-    """A schema for tests in a server's database, apart from all other tables."""
+@contextmanager
+def _schema(url: URL) -> Iterator[URL]:
+    """Make a schema for tests in a server's database, apart from all other tables; drop it at last.
 
-    def __init__(self, url: URL) -> None:
-        self._name = f"{PREFIX}test_{secrets.token_hex(6)}"
-        self._database = url
-        self.url = parse(url.update_query_dict({"schema": self._name}))
-        """The same database, with the schema as its search path."""
+    Gives the URL of the same database with the schema as its search path.
+    """
+    name = f"{PREFIX}test_{secrets.token_hex(6)}"
+    own = parse(url.update_query_dict({"schema": name}))
+    _execute(url, CreateSchema(name))
+    try:
+        migrate.upgrade(own)
+        yield own
+    finally:
+        _execute(url, DropSchema(name, cascade=True))
 
-    def make(self) -> None:
-        """Create the schema and its tables."""
-        self._execute(CreateSchema(self._name))
-        migrate.upgrade(self.url)
 
-    def drop(self) -> None:
-        """Drop the schema with everything in it."""
-        self._execute(DropSchema(self._name, cascade=True))
-
-    def _execute(self, statement: CreateSchema | DropSchema) -> None:
-        backend = backend_of(self._database)
-        engine = backend.engine(self._database, 1)
-        try:
-            with backend.writing(engine) as connection:
-                backend.limit_lock_wait(connection)  # A test may have left a transaction open.
-                connection.execute(statement)
-        finally:
-            engine.dispose()
+def _execute(url: URL, statement: CreateSchema | DropSchema) -> None:
+    backend = backend_of(url)
+    engine = backend.engine(url, 1)
+    try:
+        with backend.writing(engine) as connection:
+            backend.limit_lock_wait(connection)  # A test may have left a transaction open.
+            connection.execute(statement)
+    finally:
+        engine.dispose()
 
 
 def _url(path: Path) -> URL:
