@@ -49,12 +49,8 @@ class Maintenance:
 
     def promote(self, limit: int = BATCH) -> list[str]:
         """Make due jobs available; return the queue of each."""
-
-        def work(connection: Connection) -> list[str]:
-            rows = connection.execute(self._statements.promote, {"in_limit": limit})
-            return list(rows.scalars())
-
-        return self._store.transact_at_once(work)
+        due = (self._statements.promote, {"in_limit": limit})
+        return self._store.transact_at_once(lambda own: list(own.scalars(*due)))
 
     def pass_on_keys(self, limit: int = BATCH) -> int:
         """Give keys that are free to the jobs that wait for them; return how many.
@@ -168,14 +164,13 @@ class Maintenance:
     def left_behind(self, queues: tuple[str, ...] | None, tasks: tuple[str, ...]) -> dict[str, int]:
         """Count the jobs that a drain does not wait for: held, delayed, of unknown tasks."""
         live = in_state(State.SCHEDULED, State.AVAILABLE)
+        known = jobs.c.task.in_(tasks)
         kinds = {
-            "of unknown tasks": jobs.c.task.not_in(tasks),
-            "in paused queues": and_(jobs.c.task.in_(tasks), QUEUE_PAUSED),
-            "of paused tasks or tags": and_(jobs.c.task.in_(tasks), ~unpaused(), ~QUEUE_PAUSED),
-            "with a limit of 0": and_(
-                jobs.c.task.in_(tasks), LIMIT_IS_0, ~QUEUE_PAUSED, unpaused()
-            ),
-            "delayed": and_(in_state(State.SCHEDULED), jobs.c.task.in_(tasks), _MAY_START),
+            "of unknown tasks": ~known,
+            "in paused queues": and_(known, QUEUE_PAUSED),
+            "of paused tasks or tags": and_(known, ~unpaused(), ~QUEUE_PAUSED),
+            "with a limit of 0": and_(known, LIMIT_IS_0, ~QUEUE_PAUSED, unpaused()),
+            "delayed": and_(in_state(State.SCHEDULED), known, _MAY_START),
         }
         counts = {}
         with self._store.read() as connection:
