@@ -5,7 +5,6 @@ Every write names (id, fence) and the lease under which the job was claimed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -210,7 +209,9 @@ class Claims:
         for place in range(free, len(claims)):
             if claims[place].immediate_only:
                 # Rare: after such a job, callers claim at most `free`.
-                self._unclaim(connection, claims[place:])
+                pairs = sorted((claim.id, claim.fence) for claim in claims[place:])
+                parameters = self._store.backend.batch_parameters(PAIRS, pairs)
+                connection.execute(self._statements.undo_claim, parameters)
                 del claims[place:]
                 claims.stopped_at_immediate = True
                 break
@@ -227,19 +228,9 @@ class Claims:
             "in_queue": queue,
             "in_limit": limit,
         }
-        return sorted(
-            claims_of(self._store, self._head.in_autocommit(parameters) or [], holder), key=_PLACE
-        )
-
-    @cached_property
-    def _head(self) -> CompiledStatement:
-        return CompiledStatement(self._store, self._statements.claim_first)
-
-    def _unclaim(self, connection: Connection, claims: Sequence[Claim]) -> None:
-        """Undo claims of this transaction before its commit."""
-        pairs = sorted((claim.id, claim.fence) for claim in claims)
-        parameters = self._store.backend.batch_parameters(PAIRS, pairs)
-        connection.execute(self._statements.undo_claim, parameters)
+        quick = CompiledStatement(self._store, self._statements.claim_first)
+        rows = quick.in_autocommit(parameters) or []
+        return sorted(claims_of(self._store, rows, holder), key=_PLACE)
 
     def mark_started(self, claim: Claim) -> bool:
         """Free the unique key of a job that starts now; return False if the claim is lost.
@@ -247,9 +238,8 @@ class Claims:
         If the commit's answer is lost, the key may be free although the job has not started.
         """
         with self._store.write_lock(), self._store.write() as connection:
-            self._store.backend.limit_lock_wait(
-                connection
-            )  # A slot must not wait for another client's lock.
+            # A slot must not wait for another client's lock.
+            self._store.backend.limit_lock_wait(connection)
             parameters = {
                 "in_job": claim.id,
                 "in_claimed": claim.fence,
