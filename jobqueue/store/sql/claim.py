@@ -25,9 +25,7 @@ from jobqueue.states import State
 from jobqueue.store.clock import INSTANT, now, once
 from jobqueue.store.dialects.base import PLACE, Backend, Columns, PartsOf, behind, in_range
 from jobqueue.store.schema import jobs, pauses, queues, workers
-from jobqueue.store.sql.claim_rows import (
-    claim_columns,
-)
+from jobqueue.store.sql.claim_rows import claim_columns
 from jobqueue.store.sql.predicates import (
     IS_PAUSED,
     OF_CLAIM,
@@ -55,6 +53,14 @@ CURSORS = columns_of(jobs, *_PLACE)
 RANGES = CURSORS | {f"last_{name}": CURSORS[name] for name in PLACE}
 """Queues to claim from, each with its cursor and the place up to which to claim."""
 
+_CLAIMED: dict[str, Any] = {
+    "state": becomes("claim"),
+    "attempt": jobs.c.attempt + 1,
+    "fence": jobs.c.fence + 1,
+    "worker_id": bindparam("in_worker"),
+    "worker": bindparam("in_worker_name", type_=Text()),
+    "started_at": once(now()),
+}
 _IN_QUEUE = bindparam("in_queue", type_=Text())
 _IS_ANY_PAUSED = exists().where(pauses.c.name.is_not(None)).label("is_any_paused")
 
@@ -113,12 +119,12 @@ def claim(backend: Backend) -> Executable:
 
     Jobs that are locked by others are skipped, and found by a later sweep.
     """
-    return _claim_in_order(backend, _BEHIND_CURSOR)
+    return claiming(backend, claimable())
 
 
 def claim_first(backend: Backend) -> Update:
     """Claim the first jobs of one queue."""
-    return _claim_in_order(backend)
+    return claiming(backend, _candidates())
 
 
 def claim_queues(backend: Backend) -> Update:
@@ -126,12 +132,7 @@ def claim_queues(backend: Backend) -> Update:
 
     Up to `in_share` of each, and `in_limit` in all: those of the queues that are given first.
     """
-    return (
-        update(jobs)
-        .where(backend.in_subquery(jobs.c.id, _of_queues(backend, RANGES, in_range)))
-        .values(claim_values())
-        .returning(*claim_columns())
-    )
+    return claiming(backend, _of_queues(backend, RANGES, in_range))
 
 
 def _of_queues(backend: Backend, columns: Columns, parts_of: PartsOf) -> Select[Any]:
@@ -200,17 +201,7 @@ def claim_found(backend: Backend) -> Executable:
     return (
         update(jobs)
         .where(backend.in_subquery(jobs.c.id, select(ids.c.id)))
-        .values(claim_values() | {"started_at": started_at})
-    )
-
-
-def _claim_in_order(backend: Backend, *where: ColumnElement[bool]) -> Update:
-    """Claim the first jobs of one queue in the order of the index."""
-    return (
-        update(jobs)
-        .where(backend.in_subquery(jobs.c.id, _candidates(*where)))
-        .values(claim_values())
-        .returning(*claim_columns())
+        .values(_CLAIMED | {"started_at": started_at})
     )
 
 
@@ -237,16 +228,10 @@ def _candidates(*where: ColumnElement[bool]) -> Select[tuple[int]]:
     )
 
 
-def claim_values() -> dict[str, Any]:
-    """Return what a claim writes into its job."""
-    return {
-        "state": becomes("claim"),
-        "attempt": jobs.c.attempt + 1,
-        "fence": jobs.c.fence + 1,
-        "worker_id": bindparam("in_worker"),
-        "worker": bindparam("in_worker_name", type_=Text()),
-        "started_at": once(now()),
-    }
+def claiming(backend: Backend, ids: Select[Any]) -> Update:
+    """Claim the jobs that a query finds."""
+    chosen = backend.in_subquery(jobs.c.id, ids)
+    return update(jobs).where(chosen).values(_CLAIMED).returning(*claim_columns())
 
 
 def undo_claim(pairs: FromClause) -> Executable:

@@ -35,8 +35,7 @@ from jobqueue.store.dialects.base import Backend, Columns
 from jobqueue.store.indexes import BEGUN
 from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql import predicates
-from jobqueue.store.sql.claim import claim_values
-from jobqueue.store.sql.claim_rows import claim_columns
+from jobqueue.store.sql.claim import claiming
 from jobqueue.store.sql.lane_discovery import (
     IS_ANY_PAUSED,
     OF_KEY,
@@ -308,12 +307,7 @@ def _claim(backend: Backend) -> Executable:
         .order_by(jobs.c.id)
         .with_for_update(skip_locked=True, of=jobs)
     )
-    return (
-        update(jobs)
-        .where(backend.in_subquery(jobs.c.id, free))
-        .values(claim_values())
-        .returning(*claim_columns())
-    )
+    return claiming(backend, free)
 
 
 def _update_lanes(given: FromClause) -> Executable:
