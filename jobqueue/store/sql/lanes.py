@@ -127,10 +127,8 @@ class LaneStatements:
         self.remove = _remove(backend, names)
 
 
-@cache
-def lane_statements(backend: Backend) -> LaneStatements:
-    """Build the statements, once per backend."""
-    return LaneStatements(backend)
+lane_statements = cache(LaneStatements)
+"""The statements of a backend, built once."""
 
 
 def _begin_sweep(backend: Backend) -> Update:

@@ -68,10 +68,8 @@ class PausedStatements:
         self.keys_levels, self.keys_look = keys.levels(), keys.look()
 
 
-@cache
-def paused_statements(backend: Backend) -> PausedStatements:
-    """Build the statements, once per backend."""
-    return PausedStatements(backend)
+paused_statements = cache(PausedStatements)
+"""The statements of a backend, built once."""
 
 
 class _Search:

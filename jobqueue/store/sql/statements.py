@@ -108,7 +108,5 @@ class Statements(ClaimStatements):
         self.next_tick = leases.next_tick()
 
 
-@cache
-def statements(backend: Backend) -> Statements:
-    """Build the statements, once per backend."""
-    return Statements(backend)
+statements = cache(Statements)
+"""The statements of a backend, built once."""

@@ -118,10 +118,8 @@ class WhyStatements:
         self.paused_by = _paused_by()
 
 
-@cache
-def why_statements() -> WhyStatements:
-    """Build the statements, once."""
-    return WhyStatements()
+why_statements = cache(WhyStatements)
+"""The statements, built once."""
 
 
 def _verdicts() -> Executable:
