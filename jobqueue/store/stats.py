@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Select,
+    Table,
     case,
     cast,
     column,
@@ -23,9 +24,8 @@ from sqlalchemy import (
 
 from jobqueue.records import names_in
 from jobqueue.states import FINAL, State
-from jobqueue.store.checks import Seconds, Whole
-from jobqueue.store.clock import INSTANT, present_of
-from jobqueue.store.column_types import BigInteger, Double, Integer, Text
+from jobqueue.store.clock import present_of
+from jobqueue.store.column_types import BigInteger, Double, Text
 from jobqueue.store.database import Store
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_figures import bounded_rows, waiting_by_task
@@ -35,6 +35,7 @@ from jobqueue.store.schema import (
     counters,
     history,
     jobs,
+    queues,
     workers,
 )
 from jobqueue.store.sql.predicates import IS_ALIVE, in_state
@@ -46,8 +47,9 @@ MINUTES = 5
 """Default number of minutes of history to show."""
 
 
-def _counts(*names: str) -> list[ColumnClause[int]]:
-    return [column(name, BigInteger()) for name in names]
+def _like(of: Table, *names: str) -> list[ColumnClause[Any]]:
+    """Return the columns of a view that are those of a table."""
+    return [column(name, of.c[name].type) for name in names]
 
 
 def _times(*names: str) -> list[ColumnClause[float]]:
@@ -57,45 +59,30 @@ def _times(*names: str) -> list[ColumnClause[float]]:
 queue_stats = table(
     "jobqueue_queue_stats",
     column("queue", Text()),
-    *_counts(*State),
+    *(column(state.value, BigInteger()) for state in State),
     column("paused", Boolean()),
     *_times("oldest_available_seconds"),
-    column("max_pending", Whole()),
-    column("max_running", Whole(0)),
-    column("rate_count", Whole(0)),
-    column("rate_period", Seconds()),
-    column("rate_burst", Whole()),
+    *_like(queues, "max_pending", "max_running", "rate_count", "rate_period", "rate_burst"),
     column("fair", Boolean()),
 )
 
 task_stats = table(
     "jobqueue_task_stats",
-    column("task", Text()),
-    *_counts(*FINAL, "errored_attempts"),
+    *_like(counters, "task", *FINAL, "errored_attempts"),
     *_times("avg_duration", "max_duration", "avg_wait", "max_wait"),
 )
 
 worker_stats = table(
     "jobqueue_worker_stats",
     column("worker", Text()),
-    column("host", Text()),
-    column("pid", Integer()),
-    column("queues", Text()),
-    column("concurrency", Integer()),
-    column("running", Integer()),
-    *_counts("processed", "errored"),
+    *_like(workers, "host", "pid", "queues", "concurrency", "running", "processed", "errored"),
     *_times("heartbeat_age_seconds"),
-    column("started_at", INSTANT),
-    *_times("lease"),
-    column("stopping_at", INSTANT),
+    *_like(workers, "started_at", "lease", "stopping_at"),
 )
 
 throughput = table(
     "jobqueue_throughput",
-    column("minute", INSTANT),
-    column("queue", Text()),
-    column("task", Text()),
-    *_counts(*FINAL, "errored_attempts"),
+    *_like(counters, "minute", "queue", "task", *FINAL, "errored_attempts"),
     *_times("avg_duration"),
 )
 
