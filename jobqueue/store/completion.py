@@ -236,7 +236,10 @@ def _split(outcomes: Sequence[Outcome]) -> tuple[list[Succeeded], list[Completio
         if isinstance(outcome, Unsuccessful):
             ends.append(_completion_row(outcome))
         elif outcome.reason is not None:
-            ends.append(_row_without_result(outcome))
+            # Its result was not kept.
+            claim = outcome.claim
+            row = CompletionRow(claim.id, claim.fence, State.SUCCEEDED, reason=outcome.reason)
+            ends.append(row)
         else:
             well.append(outcome)
     return well, ends
@@ -264,7 +267,7 @@ def _count(
         if state in FINAL:
             counts.ended(claim.queue, claim.task, state)
         if isinstance(outcome, Unsuccessful) and outcome.outcome in _ERRORED:
-            counts.errored(claim.queue, claim.task)
+            counts.of(claim.queue, claim.task).errored_attempts += 1
         if isinstance(outcome, Unsuccessful) and outcome.snooze and state is State.SCHEDULED:
             counts.of(claim.queue, claim.task).snoozed += 1
         if outcome.duration is not None:
@@ -328,9 +331,3 @@ def _completion_row(outcome: Unsuccessful) -> CompletionRow:
         crashes,
         child_crashes,
     )
-
-
-def _row_without_result(outcome: Succeeded) -> CompletionRow:
-    """Return the row of a success whose result was not kept, with the reason."""
-    claim = outcome.claim
-    return CompletionRow(claim.id, claim.fence, State.SUCCEEDED, reason=outcome.reason)

@@ -51,10 +51,6 @@ class TransactionCounts:
         count = self.of(queue, task)
         setattr(count, state.value, getattr(count, state.value) + 1)
 
-    def errored(self, queue: str, task: str) -> None:
-        """Count an attempt that errored."""
-        self.of(queue, task).errored_attempts += 1
-
     def ran(self, queue: str, task: str, duration: float, wait: float) -> None:
         """Count an attempt whose handler ran; on the hot path: `write` adds up the times."""
         count = self.of(queue, task)
@@ -77,7 +73,15 @@ class TransactionCounts:
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Return the rows of COUNTS."""
-        return [_row(queue, task, count) for (queue, task), count in sorted(self.counts.items())]
+        return [
+            (
+                *(queue, task),
+                *(count.succeeded, count.failed, count.cancelled, count.errored_attempts),
+                *(len(count.durations), sum(count.durations), max(count.durations, default=0.0)),
+                *(sum(count.waits), max(count.waits, default=0.0)),
+            )
+            for (queue, task), count in sorted(self.counts.items())
+        ]
 
     def write(self, connection: Connection, store: Store) -> None:
         """Insert the counts."""
@@ -91,13 +95,3 @@ class TransactionCounts:
             connection.execute(statements.append_counters, given)
         if self.errors:
             connection.execute(statements.append_error_counts, list(self.errors.values()))
-
-
-def _row(queue: str, task: str, count: TaskCounts) -> tuple[Any, ...]:
-    """Return a row of COUNTS."""
-    return (
-        *(queue, task),
-        *(count.succeeded, count.failed, count.cancelled, count.errored_attempts),
-        *(len(count.durations), sum(count.durations), max(count.durations, default=0.0)),
-        *(sum(count.waits), max(count.waits, default=0.0)),
-    )

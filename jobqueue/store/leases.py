@@ -154,7 +154,8 @@ class Leases:
             counts = TransactionCounts()
             for job in lost:
                 if job.state is State.FAILED:
-                    counts.errored(job.queue, job.task)  # Attempts of other jobs are refunded.
+                    # Attempts of other jobs are refunded.
+                    counts.of(job.queue, job.task).errored_attempts += 1
                 if job.state in FINAL:
                     counts.ended(job.queue, job.task, job.state)
                 if job.state is not State.CANCELLED:  # It was to end anyway, or came too late.
