@@ -46,11 +46,11 @@ class KeyConflicts:
                 result[place] = followed.get(call) or self._resolve(connection, job, job.conflict)
                 if not job.conflict.changes:  # All further ones get the same job.
                     followed[call] = Inserted(result[place].id, False)
-            elif job.conflict.rerun and self._successor(connection, job) is not None:
+            elif job.conflict.rerun and (waits := self._successor(connection, job)) is not None:
                 # The holder has just ended, and upkeep has not passed its key on yet. While this
                 # transaction has held the key, no other could take it.
                 connection.execute(delete(jobs).where(jobs.c.id == id_))
-                self._pass_on(connection, job)
+                connection.execute(self._statements.take_key, {"in_job": waits})
                 result[place] = self._resolve(connection, job, job.conflict)
                 withdrawn[id_] = result[place].id
         for place, row in enumerate(result):
@@ -63,9 +63,9 @@ class KeyConflicts:
         change = statements.replace if replaces(job) else statements.reschedule
         for _ in range(ROUNDS):
             if conflict.changes:
-                changed = self._first(connection, change, conflict_parameters(job, conflict))
+                changed = connection.execute(change, conflict_parameters(job, conflict)).first()
                 if changed is not None:
-                    return Inserted(changed, False)
+                    return Inserted(changed.id, False)
             keys = {"in_keys": [job.unique_key]}
             held = connection.execute(statements.unique_key_holders, keys).one_or_none()
             if held is None:
@@ -96,23 +96,14 @@ class KeyConflicts:
             change = statements.reschedule_successor
             if replaces(job):
                 change = statements.replace_successor
-            waits = self._first(connection, change, conflict_parameters(job, conflict))
+            changed = connection.execute(change, conflict_parameters(job, conflict))
+            waits = changed.scalar_one_or_none()
         return None if waits is None else Inserted(waits, False)
 
     def _successor(self, connection: Connection, job: NewJob) -> int | None:
         key = {"in_unique_key": job.unique_key}
-        return self._first(connection, self._statements.successor, key)
-
-    def _pass_on(self, connection: Connection, job: NewJob) -> None:
-        waits = self._successor(connection, job)
-        if waits is not None:
-            connection.execute(self._statements.take_key, {"in_job": waits})
-
-    def _first(
-        self, connection: Connection, statement: Any, parameters: dict[str, Any]
-    ) -> int | None:
-        found = connection.execute(statement, parameters).scalar_one_or_none()
-        return None if found is None else int(found)
+        found: int | None = connection.execute(self._statements.successor, key).scalar_one_or_none()
+        return found
 
 
 def replaces(job: NewJob) -> bool:
