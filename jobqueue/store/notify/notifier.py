@@ -61,10 +61,12 @@ class NotificationSender(Protocol):
         """
 
     def close(self) -> None:
-        """Close what sending needs."""
+        """Close what sending needs, but for the store's connections."""
+        return
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's socket to the parent; called in a forked child."""
+        return
 
 
 class Notifier:

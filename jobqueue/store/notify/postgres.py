@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobqueue.loggers import get_logger
 from jobqueue.store import postgres_session as session
-from jobqueue.store.notify.notifier import Wakeup
+from jobqueue.store.notify.notifier import NotificationSender, Wakeup
 
 log = get_logger("jobqueue.store")
 
@@ -28,7 +28,7 @@ _NOTIFY = f"NOTIFY {CHANNEL}"
 _LISTEN = text(f"LISTEN {CHANNEL}")
 
 
-class NotifySender:
+class NotifySender(NotificationSender):
     """Sends a NOTIFY in one round trip, since every job waits for it.
 
     It bypasses SQLAlchemy, and needs no BEGIN and COMMIT around `SELECT pg_notify(…)`: 0.13 ms, not
@@ -51,12 +51,6 @@ class NotifySender:
             except BaseException:
                 connection.invalidate()
                 raise
-
-    def close(self) -> None:
-        """Do nothing: the store closes the connection."""
-
-    def after_fork_in_child(self) -> None:
-        """Do nothing: the store drops its connections."""
 
 
 class NotifySubscription:
@@ -87,12 +81,15 @@ class NotifySubscription:
             if self._connection is None:
                 self._connect()
                 return Wakeup.COMMIT
-            driver = _driver(self._connection)
+            driver: Any = self._connection.connection.driver_connection
             if self._silent >= PROBE_SECONDS:
                 driver.execute("SELECT 1")
                 self._silent = 0.0
                 session.require_writable(driver)
-            notified = self._await_notification(driver, timeout)
+            notified = _has_notification(driver)
+            if not notified:
+                self._sleep(timeout, driver)
+                notified = _has_notification(driver)
             if self._proven_until is not None:
                 return self._prove(notified=notified)
         except Exception as error:
@@ -104,12 +101,6 @@ class NotifySubscription:
             raise
         self._silent = 0.0 if notified else self._silent + timeout
         return Wakeup.NOTIFIED if notified else Wakeup.NOTHING
-
-    def _await_notification(self, driver: Any, timeout: float) -> bool:
-        if _has_notification(driver):
-            return True
-        self._sleep(timeout, driver)
-        return _has_notification(driver)
 
     def _sleep(self, timeout: float, *connections: Any) -> None:
         """Sleep for `timeout` seconds, until data arrives, or until `wake()`."""
@@ -153,7 +144,9 @@ class NotifySubscription:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            _drop(connection)
+            with contextlib.suppress(DBAPIError):  # It may be lost.
+                connection.invalidate()
+                connection.close()
 
     def wake(self) -> None:
         """See `Subscription.wake`. It also ends every later `wait()`: its worker stops."""
@@ -172,16 +165,5 @@ def _autocommit(engine: Engine) -> Connection:
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def _driver(connection: Connection) -> Any:
-    return connection.connection.driver_connection
-
-
 def _has_notification(driver: Any) -> bool:
     return any(True for _ in driver.notifies(timeout=0, stop_after=1))
-
-
-def _drop(connection: Connection) -> None:
-    """Close a failed connection."""
-    with contextlib.suppress(DBAPIError):
-        connection.invalidate()
-        connection.close()
