@@ -32,11 +32,11 @@ class TransactionFollower:
     def __init__(self, connection: Connection) -> None:
         self._log: list[TransactionOutcome | None] = []
         """In order: the outcomes of this transaction, and None for each open savepoint."""
-        event.listen(connection, "savepoint", self._opened)
+        event.listen(connection, "savepoint", lambda *_: self._log.append(None))
         event.listen(connection, "release_savepoint", self._released)
         event.listen(connection, "rollback_savepoint", self._returned)
         event.listen(connection, "rollback", self._rolled_back)
-        event.listen(connection, "commit", self._committed)
+        event.listen(connection, "commit", lambda _: self._log.clear())
 
     def outcome(self, root: Transaction | None) -> TransactionOutcome:
         """Return the outcome for jobs that are enqueued now."""
@@ -46,9 +46,6 @@ class TransactionFollower:
         made = TransactionOutcome(root)
         self._log.append(made)
         return made
-
-    def _opened(self, *_: Any) -> None:
-        self._log.append(None)
 
     def _released(self, *_: Any) -> None:
         if None in self._log:
@@ -64,9 +61,6 @@ class TransactionFollower:
     def _rolled_back(self, connection: Connection) -> None:
         if connection.invalidated or _is_begun(connection):
             self._undo(0)
-        self._log.clear()
-
-    def _committed(self, _: Connection) -> None:
         self._log.clear()
 
     def _undo(self, start: int) -> None:
