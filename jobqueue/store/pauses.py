@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, null, select, update
+from sqlalchemy import Connection, Executable, delete, null, select, update
 
 from jobqueue.store.audit import Action, action_of, transact_audited
 from jobqueue.store.clock import now
@@ -32,22 +32,18 @@ class Pauses:
             # Insert first: if another process inserts the row meanwhile, the update finds it.
             new = insert(queues).values(name=name, paused_at=now()).returning(queues.c.name)
             running = update(queues).where(queues.c.name == name, queues.c.paused_at.is_(None))
-            changes = [new, running.values(paused_at=now()).returning(queues.c.name)]
-        else:
-            by = None if action is None else action.who
-            row = insert(pauses).values(kind=kind, name=name, paused_by=by)
-            changes = [row.returning(pauses.c.name)]
-
-        def work(connection: Connection) -> bool:
-            return any(connection.execute(change).first() is not None for change in changes)
-
-        return transact_audited(self._store, work, action, int)
+            again = running.values(paused_at=now()).returning(queues.c.name)
+            return self._change(action, new, again)
+        by = None if action is None else action.who
+        row = insert(pauses).values(kind=kind, name=name, paused_by=by)
+        return self._change(action, row.returning(pauses.c.name))
 
     def resume(self, kind: PauseKind, name: str) -> bool:
         """Let its jobs start again; return False if it was not paused."""
         action = action_of(self._operator, "resume", **{kind.value: name})
         if kind is PauseKind.QUEUE:
-            return self._resume_queue(name, action)
+            paused = update(queues).where(queues.c.name == name, queues.c.paused_at.is_not(None))
+            return self._change(action, paused.values(paused_at=null()).returning(queues.c.name))
         lanes = LaneRows(self._store, lock_wait=LOCK_WAIT)
         old = delete(pauses).where(pauses.c.kind == kind, pauses.c.name == name)
 
@@ -63,12 +59,11 @@ class Pauses:
         lanes.sweep(every=None)  # Add the lanes of keys of which all was paused.
         return True
 
-    def _resume_queue(self, name: str, action: Action | None) -> bool:
-        paused = update(queues).where(queues.c.name == name, queues.c.paused_at.is_not(None))
-        resumed = paused.values(paused_at=null()).returning(queues.c.name)
+    def _change(self, action: Action | None, *statements: Executable) -> bool:
+        """Return whether one of the statements has changed a row; those behind it are not run."""
 
         def work(connection: Connection) -> bool:
-            return connection.execute(resumed).first() is not None
+            return any(connection.execute(each).first() is not None for each in statements)
 
         return transact_audited(self._store, work, action, int)
 
