@@ -48,21 +48,19 @@ def preview(of: Jobs, wanted: JobFilter, states: Collection[State], sample: int)
     with of.store.read() as connection:
         of.store.backend.prefer_indexes(connection)
         if wanted.ids is not None or wanted.error is not None:
-            count, ids, whole, left_out = _preview_by_id(connection, wanted, states)
+            found = [_preview_by_id(connection, wanted, states)]
         else:
-            wanted_states = [state for state in states if wanted.state in (None, state)]
-            found = [
-                _preview_by_state(
-                    connection, replace(wanted, state=state), len(wanted_states), sample
-                )
-                for state in wanted_states
-            ]
-            count, left_out = sum(each.number for each in found), 0
-            ids = [id_ for each in found for id_ in each.ids]
-            whole = all(each.whole for each in found)
+            each_state = [replace(wanted, state=state) for state in states]
+            fit = [each for each in each_state if wanted.state in (None, each.state)]
+            found = [_preview_by_state(connection, each, len(fit), sample) for each in fit]
+    ids = [id_ for each in found for id_ in each.ids]
     newest = tuple(sorted(ids, reverse=True)[:sample])
-    jobs_ = list(of.find(JobFilter(ids=newest))) if newest else []
-    return Preview(count, jobs_, whole, left_out)
+    return Preview(
+        sum(each.number for each in found),
+        list(of.find(JobFilter(ids=newest))) if newest else [],
+        all(each.whole for each in found),
+        sum(each.left_out for each in found),
+    )
 
 
 class _Found(NamedTuple):
