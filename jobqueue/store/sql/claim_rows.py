@@ -156,12 +156,8 @@ def _in_json(field: FieldInfo, value: ColumnElement[Any]) -> ColumnElement[Any]:
     return value if is_number else _typed(value)
 
 
-_CLAIMS = Decoder(list[Claim])
+decode_claims = Decoder(list[Claim]).decode
+"""Returns the claims of `claimable_text`.
 
-
-def decode_claims(text: str) -> list[Claim]:
-    """Return the claims of `claimable_text`.
-
-    Raises MsgspecError if plain SQL has written a value of another type.
-    """
-    return _CLAIMS.decode(text)
+Raises MsgspecError if plain SQL has written a value of another type.
+"""
