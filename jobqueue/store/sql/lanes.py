@@ -14,7 +14,6 @@ from sqlalchemy import (
     Executable,
     FromClause,
     Integer,
-    SmallInteger,
     Text,
     Update,
     and_,
@@ -30,8 +29,8 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import State
-from jobqueue.store.clock import INSTANT, epoch
-from jobqueue.store.dialects.base import Backend, Columns
+from jobqueue.store.clock import epoch
+from jobqueue.store.dialects.base import Backend
 from jobqueue.store.indexes import BEGUN
 from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql import predicates
@@ -46,26 +45,13 @@ from jobqueue.store.sql.lane_discovery import (
     unfilled_queues,
 )
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
-from jobqueue.store.sql.rows import IDS, NAMES
+from jobqueue.store.sql.rows import IDS, NAMES, columns_of
 
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
 
-FOUND: Columns = {
-    "kind": SmallInteger(),
-    "name": Text(),
-    "queue": Text(),
-    "priority": Integer(),
-    "due_at": INSTANT,
-}
-SERVED: Columns = {
-    "name": Text(),
-    "turn": Double(),
-    "priority": Integer(),
-    "due_at": INSTANT,
-    "parked": SmallInteger(),
-    "wait": Double(),
-}
+FOUND = columns_of(lanes, "kind", "name", "queue", "priority", "due_at")
+SERVED = columns_of(lanes, "name", "turn", "priority", "due_at", "parked") | {"wait": Double()}
 
 _IN_QUEUE = bindparam("in_queue", type_=Text())
 _IN_LIMIT = bindparam("in_limit", type_=Integer())
