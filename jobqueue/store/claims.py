@@ -5,7 +5,6 @@ Every write names (id, fence) and the lease under which the job was claimed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Claim
 from jobqueue.store.database import CompiledStatement, Store
+from jobqueue.store.lane_admission import PLACE
 from jobqueue.store.sql.claim import CURSORS, RANGES
 from jobqueue.store.sql.claim_rows import decode_claims, read_claims
 from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
@@ -26,8 +26,6 @@ START: Cursor = (-(2**31), datetime(1, 1, 1, tzinfo=UTC), 0)
 
 END: Cursor = (2**31 - 1, datetime.max.replace(tzinfo=UTC), 2**63 - 1)
 """The cursor behind every job."""
-
-_PLACE = attrgetter("priority", "run_at", "id")
 
 
 class WorkerRef(NamedTuple):
@@ -118,7 +116,7 @@ class Claims:
         else:
             quick = CompiledStatement(self._store, self._statements.claim)
             rows = quick.execute(connection, parameters)
-            found = sorted(claims_of(self._store, rows, holder), key=_PLACE)
+            found = sorted(claims_of(self._store, rows, holder), key=PLACE)
         return self._undo_unready(connection, ClaimBatch(found), free)
 
     def _claim_found(
@@ -202,7 +200,7 @@ class Claims:
             return self._claim_found(connection, *jobs, parameters, holder)
         quick = CompiledStatement(self._store, statements.claim_queues)
         rows = quick.execute(connection, parameters)
-        return sorted(claims_of(self._store, rows, holder), key=_PLACE)
+        return sorted(claims_of(self._store, rows, holder), key=PLACE)
 
     def _undo_unready(self, connection: Connection, claims: ClaimBatch, free: int) -> ClaimBatch:
         """Undo a queue's claims, which are in order, from the first that must start and cannot."""
@@ -230,7 +228,7 @@ class Claims:
         }
         quick = CompiledStatement(self._store, self._statements.claim_first)
         rows = quick.in_autocommit(parameters) or []
-        return sorted(claims_of(self._store, rows, holder), key=_PLACE)
+        return sorted(claims_of(self._store, rows, holder), key=PLACE)
 
     def mark_started(self, claim: Claim) -> bool:
         """Free the unique key of a job that starts now; return False if the claim is lost.

@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT
+from jobqueue.store.dialects.base import PLACE
 from jobqueue.store.indexes import BEGUN
 from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, pauses, queues
 from jobqueue.store.sql.predicates import (
@@ -42,9 +43,6 @@ FEW = 10
 OF_KEY = lanes.c.kind == literal_column(str(LaneKind.KEY.value))
 IS_ANY_PAUSED = exists().where(pauses.c.name.is_not(None)).label("is_any_paused")
 """True if any task or tag is paused."""
-
-_PLACE = ("priority", "run_at", "id")
-"""The order of jobs."""
 
 
 def available(table: FromClause) -> ColumnElement[bool]:
@@ -75,7 +73,7 @@ def first_jobs() -> Executable:
     very_first = (
         select(*columns)
         .where(may("claim"), jobs.c.lane.is_not(None))
-        .order_by(jobs.c.queue, jobs.c.lane, *(jobs.c[name] for name in _PLACE))
+        .order_by(jobs.c.queue, jobs.c.lane, *(jobs.c[name] for name in PLACE))
         .limit(1)
         .subquery("very_first")
     )
@@ -93,7 +91,7 @@ def first_jobs() -> Executable:
     following = (
         select(other.c.id)
         .where(available(other), other.c.lane.is_not(None), behind)
-        .order_by(other.c.queue, other.c.lane, *(other.c[name] for name in _PLACE))
+        .order_by(other.c.queue, other.c.lane, *(other.c[name] for name in PLACE))
         .limit(1)
         .scalar_subquery()
     )
@@ -102,7 +100,7 @@ def first_jobs() -> Executable:
     of_lane = (
         select(jobs.c.id, jobs.c.task, jobs.c.tags, jobs.c.lane_limit)
         .where(may("claim"), jobs.c.queue == found.c.queue, jobs.c.lane == found.c.lane)
-        .order_by(*(jobs.c[name] for name in _PLACE))
+        .order_by(*(jobs.c[name] for name in PLACE))
         .correlate(found)
     )
     place = func.coalesce(_first_open(found, of_lane), found.c.id)

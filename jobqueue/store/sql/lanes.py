@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from jobqueue.states import State
 from jobqueue.store.clock import epoch
-from jobqueue.store.dialects.base import Backend
+from jobqueue.store.dialects.base import PLACE, Backend
 from jobqueue.store.indexes import BEGUN
 from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, queues, workers
 from jobqueue.store.sql import predicates
@@ -59,8 +59,6 @@ _OF_QUEUE = and_(
     lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)), lanes.c.name == _IN_QUEUE
 )
 _IS_SWEEP = lanes.c.kind == literal_column(str(LaneKind.SWEEP.value))
-_PLACE = ("priority", "run_at", "id")
-"""The order of jobs."""
 
 
 class LaneStatements:
@@ -240,12 +238,12 @@ def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Exec
             other.c.queue == _IN_QUEUE,
             or_(unpaused(other), other.c.lane_strict == 1),
         )
-        .order_by(*(other.c[name] for name in _PLACE))
+        .order_by(*(other.c[name] for name in PLACE))
     )
     if behind:
         more = (other.c[name] for name in ("priority", "run_at", "lane_limit", "lane_strict"))
         some = first.add_columns(*more).limit(PASSED_OVER_MAX).correlate(names).subquery("some")
-        place = [some.c[name] for name in _PLACE]
+        place = [some.c[name] for name in PLACE]
         counts = or_(
             func.coalesce(predicates.as_integer(some.c.lane_limit), 1) > 0, some.c.lane_strict == 1
         )
@@ -266,7 +264,7 @@ def _plain_heads() -> Executable:
     return (
         select(*_HEAD)
         .where(may("claim"), PLAIN, jobs.c.queue == _IN_QUEUE, unpaused())
-        .order_by(*(jobs.c[name] for name in _PLACE))
+        .order_by(*(jobs.c[name] for name in PLACE))
         .limit(_IN_LIMIT)
     )
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from jobqueue.store.clock import INSTANT, InstantAsWritten
-from jobqueue.store.dialects.base import Backend
+from jobqueue.store.dialects.base import PLACE, Backend
 from jobqueue.store.schema import audit, jobs, pauses, queues, workers
 from jobqueue.store.sql.claim import CURSORS
 from jobqueue.store.sql.lane_discovery import is_in_line
@@ -36,7 +36,6 @@ _IN_QUEUE = bindparam("in_searched", type_=Text())
 _LIMIT = bindparam("in_limit", type_=Integer())
 _LAST_INSTANT = bindparam("in_last_instant", type_=INSTANT)
 _LAST_ID: ColumnElement[int] = literal_column(str(2**63 - 1), BigInteger())
-_PLACE = ("priority", "run_at", "id")
 _PLACE_COLUMNS = (
     jobs.c.priority,
     type_coerce(jobs.c.run_at, InstantAsWritten()).label("run_at"),
@@ -173,7 +172,7 @@ class _Search:
         later_levels = (
             select(jobs.c.id)
             .where(*self._available(given.c.queue), jobs.c.priority > given.c.priority)
-            .order_by(*(jobs.c[name] for name in _PLACE))
+            .order_by(*(jobs.c[name] for name in PLACE))
             .limit(1)
             .offset(_MOST_BUT_ONE)
             .correlate(given)

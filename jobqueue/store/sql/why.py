@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from jobqueue.store.clock import INSTANT, after, now, once
+from jobqueue.store.dialects.base import PLACE
 from jobqueue.store.indexes import BEGUN, EXPIRES
 from jobqueue.store.schema import (
     CounterKind,
@@ -61,7 +62,6 @@ _ACTIONS_MAX = 1000
 _IN_JOB = bindparam("in_job", type_=BigInteger())
 _IN_QUEUE = bindparam("in_queue", type_=Text())
 _IN_LANE = bindparam("in_lane", type_=Text())
-_PLACE = ("priority", "run_at", "id")
 
 
 class WhyStatements:
@@ -182,7 +182,7 @@ def _ahead(line: ColumnElement[bool]) -> Select[Any]:
         bindparam("in_own_run_at", type_=NullType()),
         _IN_JOB,
     )
-    order = [jobs.c[name] for name in _PLACE]
+    order = [jobs.c[name] for name in PLACE]
     return (
         select(jobs.c.id)
         .where(may("claim"), line, jobs.c.queue == _IN_QUEUE, tuple_(*order) < place)
