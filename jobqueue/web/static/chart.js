@@ -83,5 +83,7 @@ function draw() {
 }
 
 document.addEventListener("htmx:after:swap", draw);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart.redraw(false));
+for (const themes of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
+  matchMedia(themes).addEventListener("change", () => chart.redraw(false));
+}
 draw();

@@ -37,6 +37,18 @@ MARKS = """() => {
     return opacity.filter((value, at) => value && !opacity[at - 1]).length
 }"""
 """How many marks of times there are, in a line of pixels below the chart."""
+LOOK_OF = """name => {
+    const { backgroundColor, borderTopColor, borderTopStyle } = markOf(name)
+    return [backgroundColor === borderTopColor, borderTopStyle]
+}"""
+"""Whether the mark of a line in the legend is filled, and its border."""
+IS_FILLED = """() => {
+    const place = [chart.valToPos(chart.data[0][chart.data[2].indexOf(2)], 'x', true), chart.valToPos(0.5, 'y', true)]
+    const copy = new OffscreenCanvas(1, 1).getContext('2d')
+    copy.drawImage(chart.ctx.canvas, ...place.map(at => -Math.round(at)))
+    return [...copy.getImageData(0, 0, 1, 1).data].join() === '0,0,0,255'
+}"""
+"""Whether it is black below the two failures."""
 BLUE, LIGHT_BLUE = [0x24, 0x57, 0xD6], [0x86, 0xAB, 0xFF]
 """The lines of the two themes, as the style sheet has them."""
 
@@ -149,6 +161,20 @@ def test_it_follows_the_colours_and_the_width(open_tab: Open) -> None:
         assert 0.8 * width < page.evaluate("chart.width") < width and tab.overflow() == 0
     page.get_by_role("button", name="light", exact=True).click()
     page.wait_for_load_state()
+    page.wait_for_function(HAS_COLOUR, arg=BLUE)
+
+
+@pytest.mark.databases("sqlite")
+def test_where_colours_are_forced_shapes_tell_its_lines_apart(open_tab: Open) -> None:
+    """As the contrast themes of Windows do: all backgrounds are alike, and all borders."""
+    page = open_tab(forced_colors="active", color_scheme="light").go("/")
+    page.wait_for_function(DRAWN)
+    page.evaluate("() => Object.defineProperty(document, 'hidden', { value: true })")  # No refresh.
+    looks = [page.evaluate(LOOK_OF, name) for name in ("done", "failed")]
+    assert looks == [[False, "solid"], [True, "solid"]]
+    page.wait_for_function(IS_FILLED)
+    assert not page.evaluate(HAS_COLOUR, BLUE)
+    page.emulate_media(forced_colors="none")
     page.wait_for_function(HAS_COLOUR, arg=BLUE)
 
 
