@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -210,18 +211,18 @@ def test_an_interrupted_wait_for_the_kernel_lock_leaves_it_to_others(
 ) -> None:
     """Who catches a Ctrl-C may sit at a prompt for the rest of the day."""
     monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 60.0)
-    real_wait = sqlite_write_lock._LockRequest.wait
 
-    def interrupted(request: sqlite_write_lock._LockRequest) -> bool:
-        if granted:
-            child.kill()
-            assert real_wait(request)
-        raise KeyboardInterrupt
+    class Interrupted(Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            if granted:
+                child.kill()
+                super().result(timeout)
+            raise KeyboardInterrupt
 
     mine = WriteLock(str(lock))
     with holder_of(lock) as child:
         with monkeypatch.context() as patched:
-            patched.setattr(sqlite_write_lock._LockRequest, "wait", interrupted)
+            patched.setattr(sqlite_write_lock, "Future", Interrupted)
             with pytest.raises(KeyboardInterrupt), mine.held():
                 pass
         child.kill()
@@ -278,7 +279,6 @@ def test_who_waits_stays_in_the_queue_as_long_as_the_lock_changes_hands(
 ) -> None:
     """Without the lock it would poll for the file, against all who come and go with it."""
     monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 0.02)
-    real_wait = sqlite_write_lock._LockRequest.wait
     mine, waits = WriteLock(str(lock)), []
     with holder_of(lock) as child:
         with mine.held() as held:
@@ -287,15 +287,15 @@ def test_who_waits_stays_in_the_queue_as_long_as_the_lock_changes_hands(
         def taken_by_another() -> None:
             os.utime(lock, ns=(0, len(waits)))
 
-        def wait(request: sqlite_write_lock._LockRequest) -> bool:
-            waits.append(request)
-            taken_by_another()
-            if len(waits) == 3:
-                child.kill()
-                monkeypatch.setattr(sqlite_write_lock, "ACQUIRE_TIMEOUT", 60.0)
-            return real_wait(request)
+        class Counted(Future[None]):
+            def result(self, timeout: float | None = None) -> None:
+                waits.append(self)
+                taken_by_another()
+                if len(waits) == 3:
+                    child.kill()
+                return super().result(60.0 if len(waits) == 3 else timeout)
 
-        monkeypatch.setattr(sqlite_write_lock._LockRequest, "wait", wait)
+        monkeypatch.setattr(sqlite_write_lock, "Future", Counted)
         taken_by_another()
         with mine.held() as held:
             assert held

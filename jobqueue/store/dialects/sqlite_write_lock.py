@@ -11,6 +11,7 @@ left it queues again: it would poll for the file against all the others, in vain
 import os
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -153,12 +154,12 @@ class _LockThread:
 
     def __init__(self, file: "_OpenFile") -> None:
         self.file = file
-        self._requests: SimpleQueue[_LockRequest | None] | None = None
+        self._requests: SimpleQueue[Future[None] | None] | None = None
 
     def wait(self) -> bool:
         """Wait for the lock as long as it changes hands; return whether it was taken."""
         if self._requests is None:
-            requests: SimpleQueue[_LockRequest | None] = SimpleQueue()
+            requests: SimpleQueue[Future[None] | None] = SimpleQueue()
             thread = threading.Thread(target=_serve, args=(self.file, requests), daemon=True)
             thread.name = "jobqueue-lock"
             try:
@@ -166,17 +167,19 @@ class _LockThread:
             except RuntimeError:  # The system has no thread left: proceed without the lock.
                 return False
             self._requests, self._thread = requests, thread
-        request = _LockRequest()
+        request: Future[None] = Future()
         self._requests.put(request)
         try:
             seen = self.file.last_sign()
-            while not request.wait():
+            while True:
+                with suppress(TimeoutError):
+                    request.result(ACQUIRE_TIMEOUT)
+                    return True
                 before, seen = seen, self.file.last_sign()
                 if seen == before:
-                    return not request.leave()
-            return True
+                    return not request.cancel()  # It may have been granted just now.
         except BaseException:  # Ctrl-C: release, for the caller may not take the lock again soon.
-            if not request.leave():
+            if not request.cancel():
                 fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
             raise
 
@@ -191,35 +194,13 @@ class _LockThread:
             self._requests.put(None)
 
 
-def _serve(file: "_OpenFile", requests: "SimpleQueue[_LockRequest | None]") -> None:
+def _serve(file: "_OpenFile", requests: "SimpleQueue[Future[None] | None]") -> None:
     while (request := requests.get()) is not None:
         fcntl.flock(file.descriptor, fcntl.LOCK_EX)
-        if not request.grant():
+        if request.set_running_or_notify_cancel():
+            request.set_result(None)
+        else:  # The waiter has left.
             fcntl.flock(file.descriptor, fcntl.LOCK_UN)
-
-
-class _LockRequest:
-    """Resolves the race between a granted lock and a waiter's timeout: the first one wins."""
-
-    def __init__(self) -> None:
-        self._granted = threading.Lock()
-        self._granted.acquire()
-        self._decided = threading.Lock()
-
-    def wait(self) -> bool:
-        """Wait until the lock is granted, or the timeout; return whether it is granted."""
-        return self._granted.acquire(timeout=ACQUIRE_TIMEOUT)
-
-    def leave(self) -> bool:
-        """Withdraw the request; return False if the lock has been granted."""
-        return self._decided.acquire(blocking=False)
-
-    def grant(self) -> bool:
-        """Grant the lock; return False if the waiter has left."""
-        if not self._decided.acquire(blocking=False):
-            return False
-        self._granted.release()
-        return True
 
 
 class _OpenFile:
