@@ -1,30 +1,26 @@
 """What tasks hide of their arguments, stored for commands that import no app."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from typing import Annotated
 
+import msgspec
 from sqlalchemy import Connection, select, update
 
 from jobqueue.store.database import Store
 from jobqueue.store.schema import redactions
 
-Parts = tuple[list[str], list[int], int | None]
+Place = Annotated[int, msgspec.Meta(ge=0)]
+Parts = tuple[list[str], list[Place], Place | None]
+_PARTS: msgspec.json.Decoder[Parts] = msgspec.json.Decoder(Parts)
 
 
 def parts_of(text: str) -> Parts | None:
     """Read the JSON of a row: names, places, and the first of *args; None if SQL has broken it."""
     try:
-        names, places, rest = json.loads(text)
+        return _PARTS.decode(text)
     except (ValueError, TypeError, RecursionError):
         return None
-    are_lists = isinstance(names, list) and isinstance(places, list)
-    if not are_lists or not all(isinstance(name, str) for name in names):
-        return None
-    # A boolean is an int as well.
-    numbers = places if rest is None else [*places, rest]
-    is_whole = all(type(number) is int and number >= 0 for number in numbers)
-    return (names, places, rest) if is_whole else None
 
 
 def read_redactions(store: Store, connection: Connection | None = None) -> dict[str, str]:
