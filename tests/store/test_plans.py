@@ -21,7 +21,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
 from jobqueue.store.paused import PausedJobs, Searched
 from jobqueue.store.sql.claim import CURSORS, RANGES
-from jobqueue.store.sql.rows import COUNTS, NAMES
+from jobqueue.store.sql.rows import COUNTS, IDS, NAMES
 from jobqueue.store.sql.statements import END, PAIRS, PROGRESS, SUCCESS
 from jobqueue.store.database import Store
 from jobqueue.store.maintenance import Maintenance
@@ -133,10 +133,19 @@ CLAIM = {
 
 @pytest.mark.parametrize("limit", [1, 20, 500])
 def test_a_claim_reads_the_index_of_claims(plans: Plans, limit: int) -> None:
-    plan = plans.of(plans.store.statements.claim, {**CLAIM, "in_limit": limit, "in_free": limit})
-    assert uses(plan, "claim", "pkey")
+    made, on_sqlite = plans.store.statements, plans.store.backend.single_writer
+    statement = made.claimable_text if on_sqlite else made.claim
+    plan = plans.of(statement, {**CLAIM, "in_limit": limit})
+    assert uses(plan, *(["claim"] if on_sqlite else ["claim", "pkey"]))
     if limit < WAITING // 6:  # Where it takes all that there is, sorting it may be cheaper.
         assert "Sort" not in plan.shown and "TEMP B-TREE" not in plan.shown, plan.shown
+
+
+@pytest.mark.databases("sqlite")
+def test_jobs_that_were_found_are_claimed_by_the_primary_key(plans: Plans) -> None:
+    given = plans.store.backend.batch_parameters(IDS, [(id_,) for id_ in range(1, 501)])
+    values = {**NAMED, **given, "in_started_at": START[1]}
+    assert uses(plans.of(plans.store.statements.claim_found, values), "pkey")
 
 
 @pytest.mark.parametrize("limit", [1, 20])
@@ -163,7 +172,8 @@ def test_a_claim_of_many_queues_reads_the_index_of_claims_in_its_order(
     rows = [(f"q{n}", *START, 2**31 - 1, *START[1:]) for n in range(count)]
     given = plans.store.backend.batch_parameters(RANGES, rows)
     values = {**NAMED, **given, "in_share": share, "in_limit": 500}
-    plan = plans.of(plans.store.statements.claim_queues, values)
+    made, on_sqlite = plans.store.statements, plans.store.backend.single_writer
+    plan = plans.of(made.claimable_text_of_ranges if on_sqlite else made.claim_queues, values)
     assert uses(plan, "claim", "pkey")
     # SQLite sorts the few that it has found: the best of each queue, by their places.
     assert re.findall(r"(?m)^(.*)TEMP B-TREE", plan.shown) in ([], ["USE "]), plan.shown

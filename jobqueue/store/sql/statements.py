@@ -1,5 +1,7 @@
 """Every statement of the data plane, in SQLAlchemy Core; `tests/store/sql` has the golden SQL.
 
+What one of the databases does in another way is not built for it.
+
 Statements that may run on a user's connection start with INSERT, UPDATE or DELETE: the `sqlite3`
 module begins a transaction only before those.
 """
@@ -41,16 +43,18 @@ class ClaimStatements(KeyStatements):
         super().__init__()
         self.next_queues = claim.next_queues()
         self.heads = claim.heads(backend)
-        self.claim = claim.claim(backend)
-        found, of_queues = claim.claimable(), claim.claimable_of_queues(backend)
-        self.claimable_text, self.claimable_rows = claimable_text(found), claimable_rows(found)
-        self.claimable_text_of_queues = claimable_text(of_queues)
-        self.claimable_rows_of_queues = claimable_rows(of_queues)
-        of_ranges = claim.claimable_of_ranges(backend)
-        self.claimable_text_of_ranges = claimable_text(of_ranges)
-        self.claimable_rows_of_ranges = claimable_rows(of_ranges)
-        self.claim_found = claim.claim_found(backend)
-        self.claim_queues = claim.claim_queues(backend)
+        if backend.single_writer:
+            found, of_queues = claim.claimable(), claim.claimable_of_queues(backend)
+            self.claimable_text, self.claimable_rows = claimable_text(found), claimable_rows(found)
+            self.claimable_text_of_queues = claimable_text(of_queues)
+            self.claimable_rows_of_queues = claimable_rows(of_queues)
+            of_ranges = claim.claimable_of_ranges(backend)
+            self.claimable_text_of_ranges = claimable_text(of_ranges)
+            self.claimable_rows_of_ranges = claimable_rows(of_ranges)
+            self.claim_found = claim.claim_found(backend)
+        else:
+            self.claim = claim.claim(backend)
+            self.claim_queues = claim.claim_queues(backend)
         self.claim_first = claim.claim_first(backend)
         self.undo_claim = claim.undo_claim(backend.batch_table(PAIRS))
         self.held = select(jobs.c.id, jobs.c.fence).where(HELD)
@@ -70,10 +74,12 @@ class Statements(ClaimStatements):
         self.insert_one = insert.insert_one(backend)
         self.insert_plain = insert.insert_plain()
         self.succeed = complete.succeed(backend.batch_table(SUCCESS))
-        self.succeed_batch = complete.succeed_batch()
-        self.succeed_and_count = complete.succeed_and_count(
-            backend.batch_table(SUCCESS), backend.batch_table(COUNTS)
-        )
+        if backend.single_writer:
+            self.succeed_batch = complete.succeed_batch()
+        else:
+            self.succeed_and_count = complete.succeed_and_count(
+                backend.batch_table(SUCCESS), backend.batch_table(COUNTS)
+            )
         self.complete = complete.complete(backend.batch_table(END))
         self.already_completed = complete.already_completed(backend.batch_table(PAIRS))
         self.append_counters = sql_insert(counters).values(minute=this_minute())
