@@ -110,9 +110,16 @@ def _options_of(definition: Definition) -> dict[str, Any]:
         changes: Any = json.loads(text)
         if isinstance(changes, dict):
             if "backoff" in changes:
-                changes["backoff"] = Backoff(**changes["backoff"])
+                changes["backoff"] = _tried(Backoff(**changes["backoff"]))
             return changes
-    except (ValueError, TypeError, RecursionError):  # Not JSON, or a backoff that is none.
+    except (ValueError, TypeError, ArithmeticError, RecursionError):  # Not JSON, or no backoff.
         pass
     said = f"{shorten(text)} are not options of a task; remove the schedule, and add it again"
     raise invalid("options", said, text)
+
+
+def _tried(backoff: Backoff) -> Backoff:
+    """Return the backoff; raise if the job could not be stored with it, or not be delayed by it."""
+    json.dumps([backoff.base, backoff.cap, backoff.jitter], allow_nan=False)
+    backoff.delay(1)
+    return backoff

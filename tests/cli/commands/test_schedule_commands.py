@@ -123,7 +123,16 @@ def test_bad_input_is_one_line_and_stores_nothing(scheduled: Cli) -> None:
     assert len(scheduled.json("schedules")) == 2
 
 
-@pytest.mark.parametrize("options", ["5", "[]", "null", "[", '{"backoff": 5}'])
+BACKOFFS = (
+    *("5", '{"cap": "soon"}', '{"base": null, "cap": "soon"}', '{"base": null, "cap": []}'),
+    *('{"base": 2, "cap": 5, "jitter": "x"}', '{"base": 0, "cap": 5}', '{"base": 2, "cap": -1}'),
+    *('{"base": NaN, "cap": 5}', '{"base": null, "cap": Infinity}', '{"base": 2, "cap": 1e999}'),
+)
+
+
+@pytest.mark.parametrize(
+    "options", ["5", "[]", "null", "[", *(f'{{"backoff": {each}}}' for each in BACKOFFS)]
+)
 def test_options_that_sql_has_broken_are_named_in_one_line(scheduled: Cli, options: str) -> None:
     scheduled.ok("schedules", "add", "sync-7", "sync", "7", "--every", "5m")
     store = Store(scheduled.url or "")
