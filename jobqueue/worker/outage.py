@@ -1,5 +1,6 @@
 """Outages of the database, logged once per worker instead of by each service that meets them."""
 
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import DatabaseReplaced
 from jobqueue.loggers import get_logger
-from jobqueue.records import lasting
+from jobqueue.records import counted, lasting
 from jobqueue.worker.process_identity import boottime
 
 log = get_logger("jobqueue.worker")
@@ -28,6 +29,7 @@ class Outage:
     which a server or a proxy has closed, and the next round has another one.
 
     One that begins soon after the last is logged later, if it goes on: no pair of lines a second.
+    Of those that do not go on, one line tells the number, as soon as there may be one.
     """
 
     def __init__(
@@ -45,8 +47,13 @@ class Outage:
         """The service that failed first, and its error."""
         self._failures = 0
         self._is_logged = False
+        self._unlogged: list[float] = []
+        """When each outage and single failure began that is over, and has no line yet."""
+        self._unlogged_failures = 0
         self.is_on = False
         """While it is, the heartbeat beats in each of its rounds."""
+        self.listens = False
+        """Whether rounds that did not fail are to be noted: it is on, or a line is due later."""
 
     def explains(self, service: str, error: Exception) -> bool:
         """Note a round that failed; return False if it failed for another reason."""
@@ -58,6 +65,7 @@ class Outage:
             present = boottime()
             if not self.is_on:
                 self.is_on, self._began, self._failures = True, present, 0
+                self.listens = True
                 self._first = service, first_line(error)
             self._failing.add(service)
             self._failed_at = present
@@ -81,23 +89,43 @@ class Outage:
         """Note a round that did not fail; end the outage if that was the last sign of it."""
         with self._lock:
             self._failing.discard(service)
-            if not self.is_on or self._failing or self._confirmed_at() <= self._failed_at:
+            if self.is_on and (self._failing or self._confirmed_at() <= self._failed_at):
                 return
-            self.is_on, present = False, boottime()
-            was_logged = self._is_logged
-            was_single = self._failures == 1 and self._may_log(present)
-            self._is_logged = False
-            if was_logged or was_single:
-                self._logged_at = present
-            first, seconds = self._first, round(present - self._began, 3)
+            present, was_logged = boottime(), self._is_logged
+            seconds = round(present - self._began, 3)
+            self._end(present)
+            unlogged, failures = self._unlogged, self._unlogged_failures
+            if unlogged and self._may_log(present):
+                self._logged_at, self._unlogged, self._unlogged_failures = present, [], 0
+            else:
+                unlogged = []
+            self.listens = bool(self._unlogged)
+            first = self._first
         if was_logged:
             log.info(
                 "the database is available again, after %s",
                 lasting(round(seconds, 1)),
                 extra={"event": "available", "seconds": seconds},
             )
-        elif was_single:
+        if unlogged and failures == 1:
             log.info("%s: failed once, and works again: %s", *first)
+        elif unlogged:
+            log.log(
+                logging.WARNING if failures > len(unlogged) else logging.INFO,
+                "the database failed %s in the last %s, and works again (the last: %s: %s)",
+                counted(len(unlogged), "more time"),
+                lasting(round(present - unlogged[0], 1)),
+                *first,
+            )
+
+    def _end(self, present: float) -> None:
+        """Let the outage be over, if there is one."""
+        if self._is_logged:
+            self._is_logged, self._logged_at = False, present
+        elif self.is_on and self._failures:
+            self._unlogged.append(self._began)
+            self._unlogged_failures += self._failures
+        self.is_on = False
 
 
 def first_line(error: Exception) -> str:

@@ -102,7 +102,7 @@ class Service(ABC):
             again = counted(self._failures, "time")
             log.log(level, "%s: works again after failing %s", self.name, again)
             self._failures, self._logged_at = 0, {}
-        if self.outage is not None and self.outage.is_on:
+        if self.outage is not None and self.outage.listens:
             self.outage.worked(self.name)
         return rest
 

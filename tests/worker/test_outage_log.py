@@ -189,9 +189,12 @@ def test_one_round_that_loses_its_connection_is_no_outage(
         parts.beats()
         parts.round(parts.claimer)
         assert not parts.outage.is_on
-    assert lines(logging.INFO) == [
-        "claimer: failed once, and works again: OperationalError: connection refused"
-    ]
+    once = "claimer: failed once, and works again: OperationalError: connection refused"
+    assert lines(logging.INFO) == [once]
+    parts.present += REPEAT_LOG
+    parts.round(parts.claimer)
+    assert lines(logging.INFO) == [once, once]
+    assert not parts.outage.listens
 
 
 def test_an_outage_that_is_over_before_its_line_is_written_has_both_lines(
@@ -242,6 +245,28 @@ def test_one_that_begins_soon_after_the_last_is_logged_if_it_goes_on(
     parts.round(parts.claimer, AWAY)
     parts.present += REPEAT_LOG
     parts.round(parts.claimer, AWAY)
+    assert lines(logging.WARNING) == [BEGAN, BEGAN]
+
+
+@pytest.mark.parametrize(("failures", "level"), [(1, logging.INFO), (2, logging.WARNING)])
+def test_those_that_were_too_soon_to_be_logged_are_counted_in_one_line_later(
+    parts: Parts, lines: Callable[..., list[str]], failures: int, level: int
+) -> None:
+    for number in (2, failures, failures):
+        for _ in range(number):
+            parts.round(parts.claimer, AWAY)
+        parts.beats()
+        parts.round(parts.claimer)
+    assert lines(logging.INFO) == [BEGAN, AGAIN.format(3)]
+    parts.present += REPEAT_LOG
+    for _ in range(2):
+        parts.round(parts.reaper)
+    counted = (
+        "the database failed 2 more times in the last {} s, and works again (the last: claimer: "
+        "OperationalError: connection refused)"
+    )
+    seconds = REPEAT_LOG + 2 * (failures + 2)
+    assert lines(level)[-1] == counted.format(f"{seconds:g}")
     assert len(lines(logging.INFO)) == 3
 
 
