@@ -186,7 +186,8 @@ class Assembly:
                 self.exit_conditions, settings, self._maintenance, planner, list(self._registry)
             ),
         ]
-        outage = Outage(self.store.backend.is_unavailable, lambda: inflight.lease.confirmed_at)
+        backend, lease = self.store.backend, inflight.lease
+        outage = Outage(backend.is_unavailable, lambda: lease.confirmed_at, backend.is_locked)
         for service in services:
             service.outage = outage
         return WorkerParts(

@@ -36,9 +36,14 @@ class Outage:
         self,
         is_unavailable: Callable[[BaseException], bool],
         confirmed_at: Callable[[], float],
+        is_locked: Callable[[BaseException], bool] = lambda _: False,
     ) -> None:
-        """`confirmed_at`: when the last heartbeat that landed was sent (boot time)."""
+        """`confirmed_at`: when the last heartbeat that landed was sent (boot time).
+
+        `is_locked`: whether an error says that another program has the database for itself.
+        """
         self._is_unavailable = is_unavailable
+        self._is_locked = is_locked
         self._confirmed_at = confirmed_at
         self._lock = threading.Lock()
         self._failing: set[str] = set()
@@ -66,7 +71,8 @@ class Outage:
             if not self.is_on:
                 self.is_on, self._began, self._failures = True, present, 0
                 self.listens = True
-                self._first = service, first_line(error)
+                by = ", by a write transaction of another program" * self._is_locked(error)
+                self._first = service, first_line(error) + by
             self._failing.add(service)
             self._failed_at = present
             self._failures += not replaced

@@ -57,6 +57,7 @@ def outage(
 
 def test_an_outage_is_one_line_when_it_begins_and_one_when_it_is_over(
     jobs: JobQueue,
+    backend_name: str,
     outage: Callable[[], AbstractContextManager[None]],
     lines: Callable[..., list[str]],
     wait_until: Callable[..., Any],
@@ -82,6 +83,8 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_is_over(
     said = [line for line in lines(logging.INFO) if "available" in line or "fail" in line]
     assert len(said) == 2
     assert said[0].startswith("the database is unavailable (")
+    locked = ": OperationalError: database is locked, by a write transaction of another program): "
+    assert (locked in said[0]) == (backend_name == "sqlite")
     assert said[0].endswith(
         "): this worker claims nothing and tries again; jobs that it runs go on, and their "
         "outcomes are kept"

@@ -237,6 +237,10 @@ class Backend(Protocol):
     def is_unavailable(self, error: BaseException) -> bool:
         """Return whether the whole database does not work for now, not only this statement."""
 
+    def is_locked(self, error: BaseException) -> bool:
+        """Return whether another program's write transaction has the whole database for itself."""
+        return self.single_writer and "database is locked" in str(error)
+
     def is_forbidden(self, error: BaseException) -> bool:  # noqa: ARG002 - a file has no roles.
         """Return whether the role of this program lacks a right that the statement needs."""
         return False
