@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from msgspec.json import decode, encode
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 
 from jobqueue.records import INTERRUPTED, Outcome, Succeeded, Unsuccessful
 from jobqueue.states import FINAL, OutcomeKind, State
@@ -48,7 +48,6 @@ class Completion:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._statements = store.statements
 
     def complete(
         self,
@@ -65,167 +64,173 @@ class Completion:
         what handlers reported last, and no heartbeat has written yet.
         """
         counts = TransactionCounts() if counts is None else counts
-        states: dict[int, State] = {}
+        batch = _Batch(self._store, connection, holder, counts)
+        batch.write(outcomes, progress)
+        return batch.states
+
+    def save_progress(self, holder: WorkerRef, rows: Sequence[Progress]) -> None:
+        """Write the progress of running jobs."""
+        backend = self._store.backend
+        parameters = backend.batch_parameters(PROGRESS, sorted(rows, key=_ID))
+        with self._store.write() as connection:
+            backend.limit_lock_wait(connection)  # A lock on a job must not delay the heartbeat.
+            statement = self._store.statements.save_progress
+            connection.execute(statement, parameters | {"in_worker": holder.id})
+
+
+class _Batch:
+    """The outcomes that one transaction records."""
+
+    def __init__(
+        self, store: Store, connection: Connection, holder: WorkerRef, counts: TransactionCounts
+    ) -> None:
+        self._store = store
+        self._statements = store.statements
+        self._connection = connection
+        self._holder = holder
+        self._counts = counts
+        self.states: dict[int, State] = {}
+        """The new states of those whose claims were held, so far."""
+
+    def write(self, outcomes: Sequence[Outcome], progress: Sequence[Progress]) -> None:
+        """Record the outcomes, and the last progress of those whose claims were held."""
+        states = self.states
         well, ends = _split(outcomes)
         if well and not (ends or progress or self._store.backend.single_writer):
-            if self._succeed_and_count(connection, holder, well, states, counts):
-                return states
-        elif well:
-            self._succeed(connection, holder, well, states)
+            if self._succeed_and_count(well):
+                return
+        elif well and not (self._store.backend.single_writer and self._succeed_all(well)):
+            self._execute(self._statements.succeed, SUCCESS, _rows(well))
         if ends:
-            ends.sort(key=_ID)
-            parameters = self._pack(END, ends, holder)
-            written = connection.execute(self._statements.complete, parameters).all()
-            states.update((id_, _STATES[state]) for id_, state in written)
+            self._execute(self._statements.complete, END, sorted(ends, key=_ID))
         if progress:
             own = [said for said in progress if said[0] in states]
             parameters = last_progress(self._store.backend, own)
-            connection.execute(self._statements.save_progress, parameters)
-        _count(counts, outcomes, states)
+            self._connection.execute(self._statements.save_progress, parameters)
+        self._count(outcomes, states)
         if ends or len(well) < BULK or State.CANCELLED in states.values():
-            self._record(connection, holder.name, outcomes, states, counts)
+            self._record(outcomes)
         if len(states) < len(outcomes):
-            self._settle(connection, holder, outcomes, states, counts)
-        counts.write(connection, self._store)
-        return states
+            self._settle(outcomes)
+        self._counts.write(self._connection, self._store)
 
-    def _succeed_and_count(
-        self,
-        connection: Connection,
-        holder: WorkerRef,
-        well: Sequence[Succeeded],
-        states: dict[int, State],
-        counts: TransactionCounts,
-    ) -> bool:
+    def _succeed_and_count(self, well: Sequence[Succeeded]) -> bool:
         """Record successes; if all claims were held, count them too and return True.
 
         By one statement, where each round trip takes the time of some hundred jobs.
         """
         expected = dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED)
-        _count(counts, well, expected)
-        rows = sorted(((done.claim.id, done.claim.fence, done.result) for done in well), key=_ID)
-        parameters = self._pack(SUCCESS, rows, holder) | {"in_expected": len(rows)}
-        parameters |= self._store.backend.batch_parameters(COUNTS, counts.rows())
+        self._count(well, expected)
+        parameters = self._pack(SUCCESS, _rows(well)) | {"in_expected": len(well)}
+        parameters |= self._store.backend.batch_parameters(COUNTS, self._counts.rows())
         quick = CompiledStatement(self._store, self._statements.succeed_and_count)
         given = quick.constants | parameters
-        recorded = connection.exec_driver_sql(quick.text, given).scalar_one()
+        recorded = self._connection.exec_driver_sql(quick.text, given).scalar_one()
         if recorded is None:
-            states.update(expected)
+            self.states.update(expected)
             return True
-        states.update(decode(recorded, type=dict[int, State]))
-        counts.counts.clear()
+        self.states.update(decode(recorded, type=dict[int, State]))
+        self._counts.counts.clear()
         return False
 
-    def _succeed(
-        self,
-        connection: Connection,
-        holder: WorkerRef,
-        well: Sequence[Succeeded],
-        states: dict[int, State],
-    ) -> None:
-        """Record successes.
+    def _succeed_all(self, well: Sequence[Succeeded]) -> bool:
+        """Record successes as if all claims were held; return False if some are not.
 
-        On a database without round trips, first as if all claims were held: without RETURNING.
+        On a database without round trips: without RETURNING. Not if there are few for a fence.
         """
-        by_fence = self._by_fence(well)
-        if by_fence and len(well) >= BULK * len(by_fence):
-            # Not `begin_nested()`: plain SQL takes a third of its time, for which all writers wait.
-            connection.exec_driver_sql("SAVEPOINT jobqueue_all")
-            if self._succeed_all(connection, holder, by_fence):
-                connection.exec_driver_sql("RELEASE jobqueue_all")
-                states.update(dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED))
-                return
-            connection.exec_driver_sql("ROLLBACK TO jobqueue_all")
-        rows = [(done.claim.id, done.claim.fence, done.result) for done in well]
-        rows.sort(key=_ID)
-        parameters = self._pack(SUCCESS, rows, holder)
-        written = connection.execute(self._statements.succeed, parameters).all()
-        states.update((id_, _STATES[state]) for id_, state in written)
-
-    def _by_fence(self, well: Sequence[Succeeded]) -> dict[int, dict[int, str | None]]:
-        """Return the results by id of the claims with each fence; nothing if they are too few."""
         results: dict[int, dict[int, str | None]] = defaultdict(dict)
-        if self._store.backend.single_writer and len(well) >= BULK:
-            for done in well:
-                results[done.claim.fence][done.claim.id] = done.result
-        return results
-
-    def _succeed_all(
-        self,
-        connection: Connection,
-        holder: WorkerRef,
-        results: Mapping[int, Mapping[int, str | None]],
-    ) -> bool:
-        """Record successes as if all claims were held; return False if some are not."""
+        for done in well:
+            results[done.claim.fence][done.claim.id] = done.result
+        if len(well) < BULK * len(results):
+            return False
+        # Not `begin_nested()`: plain SQL takes a third of its time, for which all writers wait.
+        self._connection.exec_driver_sql("SAVEPOINT jobqueue_all")
         held, quick = 0, CompiledStatement(self._store, self._statements.succeed_batch)
         for fence, by_id in results.items():
             given = {"in_results": encode(by_id).decode(), "in_claimed": fence}
-            given["in_worker"] = holder.id
-            held += quick.execute(connection, given).rowcount
-        return held == sum(map(len, results.values()))
+            given["in_worker"] = self._holder.id
+            held += quick.execute(self._connection, given).rowcount
+        if held != sum(map(len, results.values())):
+            self._connection.exec_driver_sql("ROLLBACK TO jobqueue_all")
+            return False
+        self._connection.exec_driver_sql("RELEASE jobqueue_all")
+        self.states.update(dict.fromkeys([done.claim.id for done in well], State.SUCCEEDED))
+        return True
 
-    def _settle(
-        self,
-        connection: Connection,
-        holder: WorkerRef,
-        outcomes: Sequence[Outcome],
-        states: dict[int, State],
-        counts: TransactionCounts,
+    def _execute(
+        self, statement: Executable, columns: Columns, rows: Sequence[Sequence[Any]]
     ) -> None:
+        """Record outcomes by a statement that returns the states of those that were held."""
+        written = self._connection.execute(statement, self._pack(columns, rows)).all()
+        self.states.update((id_, _STATES[state]) for id_, state in written)
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
         """Accept outcomes recorded already, by `finish_within` or a commit whose answer was lost.
 
         Their counters stay; `finish_within` has not counted the duration, which is added here.
         """
-        open_ = {
-            outcome.claim.id: outcome for outcome in outcomes if outcome.claim.id not in states
-        }
+        open_ = {one.claim.id: one for one in outcomes if one.claim.id not in self.states}
         pairs = [(id_, outcome.claim.fence) for id_, outcome in open_.items()]
-        parameters = self._store.backend.batch_parameters(PAIRS, pairs) | {
-            "in_worker_name": holder.name
-        }
-        for id_, state, _ in connection.execute(self._statements.already_completed, parameters):
+        parameters = self._store.backend.batch_parameters(PAIRS, pairs)
+        parameters["in_worker_name"] = self._holder.name
+        found = self._connection.execute(self._statements.already_completed, parameters)
+        for id_, state, _ in found:
             outcome = open_[id_]
             own = State.SUCCEEDED if isinstance(outcome, Succeeded) else outcome.state
             within = (
                 isinstance(outcome, Unsuccessful) and outcome.within and state == State.SUCCEEDED
             )
             if (state in FINAL and state == own) or within:
-                states[id_] = State(state)
+                self.states[id_] = State(state)
             if within:
                 claim = outcome.claim
-                counts.ran(claim.queue, claim.task, outcome.duration or 0.0, outcome.wait)
+                self._counts.ran(claim.queue, claim.task, outcome.duration or 0.0, outcome.wait)
 
-    def _record(
-        self,
-        connection: Connection,
-        worker: str,
-        outcomes: Sequence[Outcome],
-        states: dict[int, State],
-        counts: TransactionCounts,
-    ) -> None:
+    def _record(self, outcomes: Sequence[Outcome]) -> None:
         rows = []
         for one in outcomes:
-            state = states.get(one.claim.id, State.SUCCEEDED)
-            if state is State.SUCCEEDED or (row := _attempt_row(one, worker)) is None:
+            state = self.states.get(one.claim.id, State.SUCCEEDED)
+            if state is State.SUCCEEDED or (row := _attempt_row(one, self._holder.name)) is None:
                 continue
             rows.append(row._asdict())
             if isinstance(one, Unsuccessful) and one.error is not None:
-                counts.error(one.claim.task, one.error, state)
+                self._counts.error(one.claim.task, one.error, state)
         if rows:
-            connection.execute(self._statements.record_attempts, rows)
+            self._connection.execute(self._statements.record_attempts, rows)
 
-    def save_progress(self, holder: WorkerRef, rows: Sequence[Progress]) -> None:
-        """Write the progress of running jobs."""
-        parameters = self._pack(PROGRESS, sorted(rows, key=_ID), holder)
-        with self._store.write() as connection:
-            # A lock on a job must not delay the heartbeat.
-            self._store.backend.limit_lock_wait(connection)
-            connection.execute(self._statements.save_progress, parameters)
+    def _pack(self, columns: Columns, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        return self._store.backend.batch_parameters(columns, rows) | {"in_worker": self._holder.id}
 
-    def _pack(
-        self, columns: Columns, rows: Sequence[Sequence[Any]], holder: WorkerRef
-    ) -> dict[str, Any]:
-        return self._store.backend.batch_parameters(columns, rows) | {"in_worker": holder.id}
+    def _count(self, outcomes: Sequence[Outcome], states: Mapping[int, State]) -> None:
+        """Count the outcomes that were just recorded."""
+        queue = task = count = None
+        for outcome in outcomes:
+            claim = outcome.claim
+            state = states.get(claim.id)
+            if state is None:
+                continue
+            if state is State.SUCCEEDED and outcome.duration is not None:
+                # The common case. Neighbours often share queue and task, which saves the lookup.
+                if count is None or claim.task != task or claim.queue != queue:
+                    queue, task = claim.queue, claim.task
+                    count = self._counts.of(queue, task)
+                count.succeeded += 1
+                count.durations.append(outcome.duration)
+                count.waits.append(outcome.wait)
+                continue
+            if state in FINAL:
+                self._counts.ended(claim.queue, claim.task, state)
+            if isinstance(outcome, Unsuccessful) and outcome.outcome in _ERRORED:
+                self._counts.of(claim.queue, claim.task).errored_attempts += 1
+            if isinstance(outcome, Unsuccessful) and outcome.snooze and state is State.SCHEDULED:
+                self._counts.of(claim.queue, claim.task).snoozed += 1
+            if outcome.duration is not None:
+                self._counts.ran(claim.queue, claim.task, outcome.duration, outcome.wait)
+
+
+def _rows(well: Sequence[Succeeded]) -> list[tuple[int, int, str | None]]:
+    """Return the rows of SUCCESS."""
+    return sorted(((done.claim.id, done.claim.fence, done.result) for done in well), key=_ID)
 
 
 def _split(outcomes: Sequence[Outcome]) -> tuple[list[Succeeded], list[CompletionRow]]:
@@ -243,35 +248,6 @@ def _split(outcomes: Sequence[Outcome]) -> tuple[list[Succeeded], list[Completio
         else:
             well.append(outcome)
     return well, ends
-
-
-def _count(
-    counts: TransactionCounts, outcomes: Sequence[Outcome], states: Mapping[int, State]
-) -> None:
-    """Count the outcomes that were just recorded."""
-    queue = task = count = None
-    for outcome in outcomes:
-        claim = outcome.claim
-        state = states.get(claim.id)
-        if state is None:
-            continue
-        if state is State.SUCCEEDED and outcome.duration is not None:
-            # The common case. Neighbours often share queue and task, which saves the lookup.
-            if count is None or claim.task != task or claim.queue != queue:
-                queue, task = claim.queue, claim.task
-                count = counts.of(queue, task)
-            count.succeeded += 1
-            count.durations.append(outcome.duration)
-            count.waits.append(outcome.wait)
-            continue
-        if state in FINAL:
-            counts.ended(claim.queue, claim.task, state)
-        if isinstance(outcome, Unsuccessful) and outcome.outcome in _ERRORED:
-            counts.of(claim.queue, claim.task).errored_attempts += 1
-        if isinstance(outcome, Unsuccessful) and outcome.snooze and state is State.SCHEDULED:
-            counts.of(claim.queue, claim.task).snoozed += 1
-        if outcome.duration is not None:
-            counts.ran(claim.queue, claim.task, outcome.duration, outcome.wait)
 
 
 class AttemptRow(NamedTuple):
