@@ -112,9 +112,11 @@ class LaneRows:
             self.limit_stall(connection)
             missing, moved, overtaken = self._compare(connection)
             filled = self._filled(connection)
+            roomy = list(connection.execute(self._statements.queues_with_room).scalars())
         with self._store.write() as connection:
             self.limit_stall(connection)
             self._add(connection, missing)
+            self.unpark(connection, roomy)
             if moved or overtaken:
                 given = self._backend.batch_parameters(FOUND, moved + overtaken)
                 connection.execute(self._statements.move, given)

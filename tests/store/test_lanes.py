@@ -9,7 +9,7 @@ from jobqueue.store.claims import WorkerRef
 from jobqueue.store.clock import after
 from jobqueue.store.lanes import HEADS_MIN
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.schema import PauseKind, lanes
+from jobqueue.store.schema import Parked, PauseKind, lanes
 from tests.store.lane_bench import LaneBench
 from tests.store.lane_bench import bench as bench
 
@@ -292,6 +292,26 @@ def test_a_limit_counts_the_jobs_that_ran_before_it(bench: LaneBench) -> None:
     bench.kit.take(bench.holder, limit=3)
     bench.switch(max_running=4)
     assert len(bench.claim()) == 1
+
+
+def test_a_queue_goes_on_once_what_ran_before_its_limit_has_ended(bench: LaneBench) -> None:
+    """No worker brings its lane back: when those jobs were claimed there was none."""
+    bench.kit.add_many(9)
+    claims = bench.kit.take(bench.holder, limit=5)
+    bench.switch(max_running=2)
+    assert bench.ids() == [] and bench.rows()["default"].parked == Parked.FULL
+    bench.end(*claims[:3])
+    assert bench.ids() == []
+    bench.end(*claims[3:])
+    assert len(bench.ids()) == 2
+
+
+def test_a_rate_is_not_looked_at_in_vain(bench: LaneBench) -> None:
+    bench.kit.add_many(3)
+    bench.switch(max_running=2, rate_count=1, rate_period=3600.0)
+    assert len(bench.ids()) == 1
+    bench.sweep()
+    assert bench.rows()["default"].parked == Parked.FULL
 
 
 def test_a_job_needs_room_in_its_queue_and_in_its_key(bench: LaneBench) -> None:

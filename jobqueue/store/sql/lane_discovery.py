@@ -21,11 +21,12 @@ from sqlalchemy import (
 )
 
 from jobqueue.states import State
-from jobqueue.store.clock import INSTANT
+from jobqueue.store.clock import INSTANT, epoch
 from jobqueue.store.dialects.base import PLACE
 from jobqueue.store.indexes import BEGUN
 from jobqueue.store.schema import LaneKind, Parked, jobs, lanes, pauses, queues
 from jobqueue.store.sql.predicates import (
+    HELD_BY_ANY,
     IS_PAUSED,
     PLAIN,
     QUEUE_LIMITED,
@@ -169,3 +170,24 @@ def unfilled_queues() -> Executable:
     )
     is_open = and_(QUEUE_LIMITED, ~IS_PAUSED)
     return select(queues.c.name, IS_ANY_PAUSED).where(is_open, ~is_known, is_there)
+
+
+def queues_with_room() -> Executable:
+    """Select the queues that are passed over as full though they have room.
+
+    What was claimed before a queue had a limit brings no lane back when it ends: its worker knows
+    of none.
+    """
+    held = select(jobs.c.queue, func.count().label("running")).where(HELD_BY_ANY)
+    count = held.group_by(jobs.c.queue).subquery("held")
+    is_full = and_(
+        lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)),
+        lanes.c.parked == Parked.FULL.value,
+        lanes.c.next_start <= epoch(),  # No rate holds it back.
+    )
+    return (
+        select(lanes.c.name)
+        .join(queues, queues.c.name == lanes.c.name)
+        .outerjoin(count, count.c.queue == lanes.c.name)
+        .where(is_full, as_integer(queues.c.max_running) > func.coalesce(count.c.running, 0))
+    )

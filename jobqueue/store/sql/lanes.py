@@ -42,6 +42,7 @@ from jobqueue.store.sql.lane_discovery import (
     available,
     first_jobs,
     new_jobs,
+    queues_with_room,
     unfilled_queues,
 )
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
@@ -72,6 +73,7 @@ class LaneStatements:
         self.newest = select(func.coalesce(func.max(jobs.c.id), 0))
         self.new_jobs = new_jobs()
         self.unfilled_queues = unfilled_queues()
+        self.queues_with_room = queues_with_room()
         self.known = select(*(lanes.c[name] for name in FOUND))
         self.add = _add(backend)
         self.move = _move(backend)
