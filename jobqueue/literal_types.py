@@ -35,6 +35,7 @@ ErrorWindow = Literal["1h", "24h", "7d"]
 WhyCode = Literal[
     "expired",
     "not_due",
+    "awaits_key",
     "queue_paused",
     "task_paused",
     "tag_paused",

@@ -146,6 +146,11 @@ def _not_due(facts: Facts) -> Explanation | None:
             after = f" (next attempt, after {job.error.type})"
         advice = f"wait, or run it now: jobqueue retry {job.id}"
         return _because(facts, "not_due", f"due in {span(wait)}{after}", advice)
+    if (holder := facts.key_holder) is not None:
+        sentence = f"waits for the end of job {holder.id}, which holds its key {holder.unique_key}"
+        look = f"wait, or look at that one: jobqueue why {holder.id}"
+        key: str = holder.unique_key
+        return _because(facts, "awaits_key", sentence, look, key, jobs=(holder.id,))
     if not facts.live_workers:
         return _no_live_worker(facts, f"due {span(-wait)} ago, but no worker is alive")
     return _because(facts, "not_due", "due now", "nothing: a worker makes it available in a second")

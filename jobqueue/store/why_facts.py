@@ -69,6 +69,11 @@ class Facts:
         return self._rows(self._why.holder, {"in_worker": self.verdicts.worker_id}).one_or_none()
 
     @cached_property
+    def key_holder(self) -> Any:
+        """The job that holds the key for which this one waits, as `rerun` does; None: no key."""
+        return self._rows(self._why.key_holder).one_or_none()
+
+    @cached_property
     def live_workers(self) -> list[Any]:
         """The workers with a heartbeat within their lease."""
         return list(self._rows(self._why.live_workers))

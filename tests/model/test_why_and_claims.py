@@ -218,5 +218,5 @@ def test_claimable_is_what_a_claim_takes(world: World) -> None:
         taken = set().union(*(world.taken(queue) for queue in QUEUES))
         assert claimable == taken, (seed, {id_: found[id_] for id_ in claimable ^ taken})
         seen.update(why.code for why in found.values() if why)
-    never = {"worker_lost", "expired", "failed", "cancelled"}  # It draws no such job.
+    never = {"awaits_key", "worker_lost", "expired", "failed", "cancelled"}  # It draws no such job.
     assert seen >= set(get_args(WhyCode)) - never

@@ -82,6 +82,22 @@ def test_the_other_run_follows_whatever_the_first_ones_end(
     assert work.enqueue(3) == second
 
 
+def test_why_names_the_job_that_the_other_run_waits_for(jobs: JobQueue, work: Any) -> None:
+    """It is due, and "a worker makes it available in a second" would be said for hours."""
+    first = work.enqueue()
+    begin(jobs)
+    again = work.enqueue()
+    why = again.why()
+    assert why.sentence == f"waits for the end of job {first.id}, which holds its key k"
+    assert why.advice == f"wait, or look at that one: jobqueue why {first.id}"
+    assert (why.code, why.jobs, why.names) == ("awaits_key", (first.id,), ("k",))
+    later = work.options(delay=3600, on_conflict="reschedule").enqueue()
+    assert (later.id, later.why().code) == (again.id, "not_due")
+    work.options(on_conflict="reschedule").enqueue()
+    end(jobs, first.id, State.SUCCEEDED)
+    assert again.why().code != "awaits_key"
+
+
 def test_a_job_whose_worker_died_runs_again_and_then_the_other_run(
     jobs: JobQueue, work: Any
 ) -> None:

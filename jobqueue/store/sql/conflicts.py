@@ -42,12 +42,10 @@ _HOLDER = and_(jobs.c.unique_key == _KEY, HOLDS_KEY, in_state(*WAITING))
 _SUCCESSOR = and_(jobs.c.awaited_key == _KEY, AWAITS_KEY)
 
 _holder = jobs.alias("holder")
-_KEY_IS_FREE = ~(
-    select(_holder.c.id)
-    .where(_holder.c.unique_key == jobs.c.awaited_key, ClauseAdapter(_holder).traverse(HOLDS_KEY))
-    .correlate(jobs)
-    .exists()
+_HOLDS_AWAITED_KEY = and_(
+    _holder.c.unique_key == jobs.c.awaited_key, ClauseAdapter(_holder).traverse(HOLDS_KEY)
 )
+_KEY_IS_FREE = ~select(_holder.c.id).where(_HOLDS_AWAITED_KEY).correlate(jobs).exists()
 KEY_WAS_FREED = and_(AWAITS_KEY, _KEY_IS_FREE)
 """True for a job that waits for a key which no other job holds any more."""
 
@@ -55,6 +53,12 @@ KEY_WAS_FREED = and_(AWAITS_KEY, _KEY_IS_FREE)
 def successor() -> Executable:
     """Select the job that waits for a key."""
     return select(jobs.c.id).where(_SUCCESSOR)
+
+
+def holder_of_awaited_key() -> Executable:
+    """Select the job that holds the key for which a job waits, and the key."""
+    one = jobs.c.id == bindparam("in_job", type_=BigInteger())
+    return select(_holder.c.id, _holder.c.unique_key).where(one, _HOLDS_AWAITED_KEY)
 
 
 def waiters_of_free_keys() -> Executable:

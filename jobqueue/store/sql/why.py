@@ -37,6 +37,7 @@ from jobqueue.store.schema import (
     queues,
     workers,
 )
+from jobqueue.store.sql.conflicts import holder_of_awaited_key
 from jobqueue.store.sql.lane_discovery import OF_KEY, is_in_line
 from jobqueue.store.sql.predicates import (
     IS_ALIVE,
@@ -108,6 +109,7 @@ class WhyStatements:
             .order_by(jobs.c.id)
             .limit(IDS_MAX)
         )
+        self.key_holder = holder_of_awaited_key()
         self.running_in_queue = (
             select(jobs.c.id)
             .where(jobs.c.worker_id.is_not(None), jobs.c.queue == _IN_QUEUE)
