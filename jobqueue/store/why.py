@@ -220,16 +220,13 @@ def _queue_full(facts: Facts) -> Explanation | None:
     if limit is None or facts.queue_lane.running < limit:
         return None
     queue = facts.job.queue
-    full = f"queue {queue} full: {facts.queue_lane.running:,} of {limit:,}"
+    more = f"raise the limit: jobqueue queues limit {quote(queue)} N"
+    if limit <= 0:  # The end of what still runs makes no room.
+        return _because(facts, "queue_full", f"queue {queue} has the limit 0", more, queue)
     holding = facts.running_in_queue()
-    return _because(
-        facts,
-        "queue_full",
-        f"{full}{_held_by(holding)}" if holding else f"queue {queue} has the limit 0",
-        f"wait until one of them ends, or raise the limit: jobqueue queues limit {quote(queue)} N",
-        queue,
-        jobs=holding,
-    )
+    full = f"queue {queue} full: {facts.queue_lane.running:,} of {limit:,}{_held_by(holding)}"
+    advice = f"wait until one of them ends, or {more}"
+    return _because(facts, "queue_full", full, advice, queue, jobs=holding)
 
 
 def _rate(facts: Facts) -> Explanation | None:
@@ -237,11 +234,12 @@ def _rate(facts: Facts) -> Explanation | None:
         return None
     queue, wait = facts.job.queue, facts.queue_lane.wait() or 0.0
     never = facts.switches.rate_count == 0
+    more = f"raise the rate: jobqueue queues rate {quote(queue)} N/minute"
     return _because(
         facts,
         "rate",
         f"rate of queue {queue}: {'0' if never else f'next start in {span(wait)}'}",
-        f"wait, or raise the rate: jobqueue queues rate {quote(queue)} N/minute",
+        more if never else f"wait, or {more}",
         queue,
     )
 

@@ -308,6 +308,21 @@ def test_a_limit_of_zero_is_named(why: WhyKit) -> None:
     assert why.says(id_) == "lane k has the limit 0"
 
 
+def test_behind_a_limit_of_zero_nothing_is_to_be_waited_for(why: WhyKit) -> None:
+    """Also not the end of what was running when the limit was set."""
+    _, waiting = why.add(count=2)
+    why.switch(max_running=1)
+    assert len(why.claim()) == 1
+    why.execute(update(queues).values(max_running=0))
+    found = why.of(waiting)
+    assert (found.code, found.sentence) == ("queue_full", "queue default has the limit 0")
+    assert found.advice == "raise the limit: jobqueue queues limit default N"
+    why.execute(update(queues).values(max_running=None, rate_count=0, rate_period=60.0))
+    found = why.of(waiting)
+    assert (found.code, found.sentence) == ("rate", "rate of queue default: 0")
+    assert found.advice == "raise the rate: jobqueue queues rate default N/minute"
+
+
 def test_a_rate_says_when_the_next_start_is(why: WhyKit) -> None:
     _, waiting = why.add(count=2)
     why.switch(rate_count=1, rate_period=7200.0)
