@@ -16,7 +16,7 @@ from jobqueue.redaction import Declarations
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.scheduled_calls import declared, definition_of, new_job
 from jobqueue.schedules.timing import Run, Timing
-from jobqueue.store.audit import os_user
+from jobqueue.store.audit import operator
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
@@ -88,9 +88,9 @@ class Schedules:
     def pause(self, name: str, *, by: str | None = None) -> bool:
         """Make no more jobs until `resume`; return False if it is paused already.
 
-        `by` says who did; the user of this process by default.
+        `by` says who did; the user of this process, as `user@host`, by default.
         """
-        return self._table.pause(name, by or os_user())
+        return self._table.pause(name, by or operator())
 
     def resume(self, name: str) -> bool:
         """Make jobs again, none for the time of the pause; return False if it was not paused."""

@@ -76,7 +76,7 @@ class ScheduleTable:
                     "name",
                     f"there is a schedule {name!r} already, for task "
                     f"{there.definition.task} ({there.definition.describe()}); "
-                    "to change it, use replace",
+                    "to change it, add it with replace (--replace)",
                     name,
                 )
             self._change(connection, there, changed(there, definition, present), action)

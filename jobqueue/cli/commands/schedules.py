@@ -155,7 +155,8 @@ def add(cli: CliContext, /, **given: Any) -> None:
         overlap=given["overlap"],
         replace=given["replace"],
     )
-    said = f"{name}: {added.definition.describe()}, next {ago(added.next_at)}"
+    then = f"next {ago(added.next_at)}" if added.paused_at is None else _state(added)
+    said = f"{name}: {added.definition.describe()}, {then}"
     cli.answer(added.to_json(), said)
 
 

@@ -1,5 +1,7 @@
 """`schedules`: list, preview, add, and the switches."""
 
+import re
+
 import pytest
 from sqlalchemy import update
 
@@ -42,14 +44,21 @@ def test_a_schedule_is_added_changed_run_and_removed(scheduled: Cli) -> None:
     scheduled.ok("schedules", "remove", "with")
     taken = scheduled.refused(2, "schedules", "add", "sync-7", "sync", "8", "--every", "5m")
     assert "there is a schedule 'sync-7' already, for task sync (every 5m)" in taken
+    assert "to change it, add it with replace (--replace)" in taken
     args = ["--cron", "@daily", "--tz", "UTC", "--catch-up", "all", "--replace"]
     changed = scheduled.json("schedules", "add", "nightly", "nightly", *args)
     assert (changed["cron"], changed["overlap"], changed["differs"]) == ("@daily", "allow", True)
     assert scheduled.ok("schedules", "pause", "sync-7", "nightly").endswith("nightly paused\n")
     assert scheduled.json("schedules", "pause", "sync-7") == {"changed": 0, "schedules": ["sync-7"]}
     listed = scheduled.ok("schedules", "list")
-    assert "differs from the code" in listed and "paused now by " in listed
+    assert "differs from the code" in listed and re.search(r"paused (now|\d+s ago) by ", listed)
     assert "no live worker knows the task" in listed
+    by = scheduled.json("log", "--limit", "1")[0]["actor"]
+    assert {row["paused_by"] for row in scheduled.json("schedules")} == {by}
+    said = scheduled.ok(
+        "schedules", "add", "sync-7", "sync", "7", "--every", "9m", "--tag", "x", "--replace"
+    )
+    assert said.startswith("sync-7: every 9m, paused ") and f" by {by}, " in said
     scheduled.ok("schedules", "resume", "sync-7", "nightly")
     assert scheduled.ok("schedules", "reset", "nightly") == "nightly is as the code declares it\n"
     scheduled.app = None  # Needed for none of these.
