@@ -60,20 +60,20 @@ def _rate(row: Row) -> str:
 
 
 PAUSED = Column[Row]("paused", lambda row: "yes" if row["paused"] else "", style="yellow")
-QUEUES = [
+QUEUES = [  # An operator looks here for the limit that was just set: it is left out late.
     _named("queue", least=NAME_CELLS),
     _count(State.AVAILABLE, 1),
     _count(State.RUNNING, 2),
-    _count(State.SCHEDULED, 4),
-    _count(State.SUCCEEDED, 6),
-    _count(State.FAILED, 3),
-    _count(State.CANCELLED, 7),
+    _count(State.SCHEDULED, 7),
+    _count(State.SUCCEEDED, 9),
+    _count(State.FAILED, 4),
+    _count(State.CANCELLED, 10),
     _timed("oldest_available_seconds", "oldest", 5),
     PAUSED,
-    _number("max_running", "limit", 8),
-    Column[Row]("rate", _rate, rank=9),
-    Column[Row]("fair", lambda row: "yes" if row.get("fair") else "", rank=11),
-    _number("max_pending", "bound", 10),
+    _number("max_running", "limit", 3),
+    Column[Row]("rate", _rate, rank=6),
+    Column[Row]("fair", lambda row: "yes" if row.get("fair") else "", rank=8),
+    _number("max_pending", "bound", 11),
 ]
 TASKS = [
     _named("task", least=NAME_CELLS),

@@ -147,6 +147,22 @@ def test_queues_are_limited_and_purged(cli_with_app: Cli) -> None:
     assert answer == {"deleted": 1}
 
 
+def test_limits_and_rates_are_shown_on_a_screen_of_80_columns(
+    cli_with_app: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli_with_app.id("mail", "x")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert {"SCHEDULED", "SUCCEEDED"} <= set(cli_with_app.ok("queues").split())
+    cli_with_app.ok("queues", "limit", "mail", 0)
+    cli_with_app.ok("queues", "rate", "mail", "100/minute", "--burst", 5)
+    cli_with_app.ok("queues", "fair", "mail", "on")
+    for command in ("queues", "stats"):
+        lines = cli_with_app.ok(command).splitlines()
+        assert {"LIMIT", "RATE", "OLDEST", "FAILED"} <= set(lines[0].split())
+        assert re.search(r" 0 +100/minute, burst 5", lines[1])
+        assert max(map(len, lines)) <= 80
+
+
 def test_queues_pause_and_resume(cli_with_app: Cli) -> None:
     id_ = cli_with_app.id("mail", "x")
     assert cli_with_app.ok("queues", "pause", "mail") == "mail paused\n"
