@@ -169,15 +169,23 @@ class Claims:
             "in_limit": limit,
         }
         statements, backend = self._statements, self._store.backend
-        if backend.single_writer and not ends:
+        given: list[tuple[Any, ...]]
+        if ends:
+            given = [(name, *cursor, *ends.get(name, END)) for name, cursor in cursors.items()]
+        else:
             given = [(queue, *cursor) for queue, cursor in cursors.items()]
-            parameters |= backend.batch_parameters(CURSORS, given)
-            jobs = statements.claimable_text_of_queues, statements.claimable_rows_of_queues
+        parameters |= backend.batch_parameters(RANGES if ends else CURSORS, given)
+        if backend.single_writer:
+            jobs = (
+                (statements.claimable_text_of_ranges, statements.claimable_rows_of_ranges)
+                if ends
+                else (statements.claimable_text_of_queues, statements.claimable_rows_of_queues)
+            )
             found = self._claim_found(connection, *jobs, parameters, holder)
         else:
-            ranges = [(name, *cursor, *ends.get(name, END)) for name, cursor in cursors.items()]
-            parameters |= backend.batch_parameters(RANGES, ranges)
-            found = self._claim_ranges(connection, parameters, holder)
+            statement = statements.claim_ranges if ends else statements.claim_queues
+            rows = CompiledStatement(self._store, statement).execute(connection, parameters)
+            found = sorted(claims_of(self._store, rows, holder), key=PLACE)
         batches = {queue: ClaimBatch() for queue in cursors}
         for claim in found:
             batches[claim.queue].append(claim)
@@ -189,18 +197,6 @@ class Claims:
             self._undo_unready(connection, batch, max(0, free))
             free -= len(batch)
         return batches
-
-    def _claim_ranges(
-        self, connection: Connection, parameters: dict[str, Any], holder: WorkerRef
-    ) -> list[Claim]:
-        """Claim the first jobs of each of many queues in its range, in order in each."""
-        statements = self._statements
-        if self._store.backend.single_writer:
-            jobs = statements.claimable_text_of_ranges, statements.claimable_rows_of_ranges
-            return self._claim_found(connection, *jobs, parameters, holder)
-        quick = CompiledStatement(self._store, statements.claim_queues)
-        rows = quick.execute(connection, parameters)
-        return sorted(claims_of(self._store, rows, holder), key=PLACE)
 
     def _undo_unready(self, connection: Connection, claims: ClaimBatch, free: int) -> ClaimBatch:
         """Undo a queue's claims, which are in order, from the first that must start and cannot."""

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, insert, select, text, update
 
 from jobqueue.new_jobs import Conflict, NewJob
 from jobqueue.records import JobFilter
+from jobqueue.store.claims import END as END_OF_CLAIMS
 from jobqueue.store.claims import START, Claims
 from jobqueue.store.clock import after
 from jobqueue.store.key_conflicts import conflict_parameters
@@ -164,16 +165,22 @@ def test_the_next_queues_read_the_index_of_claims(plans: Plans) -> None:
     assert looks_up(plans.of(plans.store.statements.heads, given), "(queue=")
 
 
+@pytest.mark.parametrize("end", [(), END_OF_CLAIMS], ids=["cursors", "ranges"])
 @pytest.mark.parametrize("share", [1, 20])
 @pytest.mark.parametrize("count", [2, 500])
 def test_a_claim_of_many_queues_reads_the_index_of_claims_in_its_order(
-    plans: Plans, share: int, count: int
+    plans: Plans, end: tuple[Any, ...], share: int, count: int
 ) -> None:
-    rows = [(f"q{n}", *START, 2**31 - 1, *START[1:]) for n in range(count)]
-    given = plans.store.backend.batch_parameters(RANGES, rows)
+    rows = [(f"q{n}", *START, *end) for n in range(count)]
+    given = plans.store.backend.batch_parameters(RANGES if end else CURSORS, rows)
     values = {**NAMED, **given, "in_share": share, "in_limit": 500}
-    made, on_sqlite = plans.store.statements, plans.store.backend.single_writer
-    plan = plans.of(made.claimable_text_of_ranges if on_sqlite else made.claim_queues, values)
+    made = plans.store.statements
+    of_queues, of_ranges = (
+        (made.claimable_text_of_queues, made.claimable_text_of_ranges)
+        if plans.store.backend.single_writer
+        else (made.claim_queues, made.claim_ranges)
+    )
+    plan = plans.of(of_ranges if end else of_queues, values)
     assert uses(plan, "claim", "pkey")
     # SQLite sorts the few that it has found: the best of each queue, by their places.
     assert re.findall(r"(?m)^(.*)TEMP B-TREE", plan.shown) in ([], ["USE "]), plan.shown

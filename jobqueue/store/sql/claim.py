@@ -128,10 +128,15 @@ def claim_first(backend: Backend) -> Update:
 
 
 def claim_queues(backend: Backend) -> Update:
-    """Claim the first jobs of each of many queues in its range.
+    """Claim the first jobs of each of many queues behind its cursor.
 
     Up to `in_share` of each, and `in_limit` in all: those of the queues that are given first.
     """
+    return claiming(backend, _of_queues(backend, CURSORS, behind))
+
+
+def claim_ranges(backend: Backend) -> Update:
+    """Claim the same in ranges: PostgreSQL compares an end with each entry of a page it reads."""
     return claiming(backend, _of_queues(backend, RANGES, in_range))
 
 

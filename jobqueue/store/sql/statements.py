@@ -55,6 +55,7 @@ class ClaimStatements(KeyStatements):
         else:
             self.claim = claim.claim(backend)
             self.claim_queues = claim.claim_queues(backend)
+            self.claim_ranges = claim.claim_ranges(backend)
         self.claim_first = claim.claim_first(backend)
         self.undo_claim = claim.undo_claim(backend.batch_table(PAIRS))
         self.held = select(jobs.c.id, jobs.c.fence).where(HELD)

@@ -4,16 +4,12 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     started_at=(SELECT clock_timestamp() AS anon_1)
 WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
     SELECT anon_2.place AS place, anon_2.queue AS queue, anon_2.priority AS priority, anon_2.run_at AS run_at,
-        anon_2.id AS id, anon_2.last_priority AS last_priority, anon_2.last_run_at AS last_run_at,
-        anon_2.last_id AS last_id
+        anon_2.id AS id
     FROM unnest((SELECT CAST(:in_queue::VARCHAR AS TEXT[]) AS anon_3),
         (SELECT CAST(:in_priority::VARCHAR AS INTEGER[]) AS anon_4),
         (SELECT CAST(:in_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_5),
-        (SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_6),
-        (SELECT CAST(:in_last_priority::VARCHAR AS INTEGER[]) AS anon_7),
-        (SELECT CAST(:in_last_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_8),
-        (SELECT CAST(:in_last_id::VARCHAR AS BIGINT[]) AS anon_9)) WITH ORDINALITY AS anon_2(queue, priority,
-        run_at, id, last_priority, last_run_at, last_id, place)
+        (SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_6)) WITH ORDINALITY AS anon_2(queue, priority,
+        run_at, id, place)
     WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = anon_2.queue
         AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
         AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT))
@@ -21,8 +17,6 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
 ) AS given_queue JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
     AND other.lane IS NULL AND other.queue = given_queue.queue
     AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at, given_queue.id)
-    AND (other.priority, other.run_at, other.id) <= (given_queue.last_priority, given_queue.last_run_at,
-        given_queue.last_id)
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
         OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
             AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'

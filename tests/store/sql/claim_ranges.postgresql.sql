@@ -1,0 +1,51 @@
+UPDATE jobqueue_jobs
+SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.fence + 1),
+    worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
+    started_at=(SELECT clock_timestamp() AS anon_1)
+WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
+    SELECT anon_2.place AS place, anon_2.queue AS queue, anon_2.priority AS priority, anon_2.run_at AS run_at,
+        anon_2.id AS id, anon_2.last_priority AS last_priority, anon_2.last_run_at AS last_run_at,
+        anon_2.last_id AS last_id
+    FROM unnest((SELECT CAST(:in_queue::VARCHAR AS TEXT[]) AS anon_3),
+        (SELECT CAST(:in_priority::VARCHAR AS INTEGER[]) AS anon_4),
+        (SELECT CAST(:in_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_5),
+        (SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_6),
+        (SELECT CAST(:in_last_priority::VARCHAR AS INTEGER[]) AS anon_7),
+        (SELECT CAST(:in_last_run_at::VARCHAR AS TIMESTAMP WITH TIME ZONE[]) AS anon_8),
+        (SELECT CAST(:in_last_id::VARCHAR AS BIGINT[]) AS anon_9)) WITH ORDINALITY AS anon_2(queue, priority,
+        run_at, id, last_priority, last_run_at, last_id, place)
+    WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = anon_2.queue
+        AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
+        AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT))
+    ORDER BY anon_2.place
+) AS given_queue JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
+    AND other.lane IS NULL AND other.queue = given_queue.queue
+    AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at, given_queue.id)
+    AND (other.priority, other.run_at, other.id) <= (given_queue.last_priority, given_queue.last_run_at,
+        given_queue.last_id)
+    AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
+        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
+            AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
+            AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))) ORDER BY other.priority,
+    other.run_at,
+    other.id LIMIT :in_share::INTEGER FOR UPDATE OF other SKIP LOCKED) AS each ON true LIMIT :in_limit::INTEGER)))
+RETURNING jobqueue_jobs.id AS id, jobqueue_jobs.fence AS fence, jobqueue_jobs.task AS task,
+    jobqueue_jobs.queue AS queue, jobqueue_jobs.args AS args, jobqueue_jobs.attempt AS attempt,
+    jobqueue_jobs.max_attempts AS max_attempts, jobqueue_jobs.run_at AS run_at,
+    jobqueue_jobs.started_at AS started_at, jobqueue_jobs.timeout AS timeout,
+    jobqueue_jobs.headers AS headers, jobqueue_jobs.priority AS priority, CASE
+    WHEN (coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) != 1
+        AND jobqueue_jobs.snoozes + jobqueue_jobs.crashes + jobqueue_jobs.child_crashes = 0
+        AND coalesce(jobqueue_jobs.unique_until, '') != 'started'
+        AND coalesce(jobqueue_jobs.backoff, NULL) IS NULL
+        AND coalesce(jobqueue_jobs.deadline_at, jobqueue_jobs.scheduled_for, jobqueue_jobs.expires_at) IS NULL) THEN NULL
+    ELSE CAST(json_build_array(CAST(jobqueue_jobs.backoff AS TEXT), CAST(jobqueue_jobs.snoozes AS INTEGER),
+        CAST(jobqueue_jobs.crashes AS INTEGER), CAST(jobqueue_jobs.child_crashes AS INTEGER),
+        coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1 OR jobqueue_jobs.crashes > 0
+        OR coalesce(jobqueue_jobs.unique_until, '') = 'started'
+        OR coalesce(jobqueue_jobs.expires_at, NULL) IS NOT NULL,
+        coalesce(jobqueue_jobs.base_max_attempts, jobqueue_jobs.max_attempts) = 1,
+        coalesce(jobqueue_jobs.unique_until, '') = 'started' AND jobqueue_jobs.key_released = 0,
+        CAST(jobqueue_jobs.deadline_at AS TIMESTAMP WITH TIME ZONE),
+        CAST(jobqueue_jobs.scheduled_for AS TIMESTAMP WITH TIME ZONE),
+        CAST(jobqueue_jobs.expires_at AS TIMESTAMP WITH TIME ZONE)) AS TEXT) END AS rare;
