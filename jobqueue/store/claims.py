@@ -114,10 +114,20 @@ class Claims:
             jobs = self._statements.claimable_text, self._statements.claimable_rows
             found = self._claim_found(connection, *jobs, parameters, holder)
         else:
-            quick = CompiledStatement(self._store, self._statements.claim)
-            rows = quick.execute(connection, parameters)
-            found = sorted(claims_of(self._store, rows, holder), key=PLACE)
+            found = self._claim_at_once(connection, self._statements.claim, parameters, holder)
         return self._undo_unready(connection, ClaimBatch(found), free)
+
+    def _claim_at_once(
+        self,
+        connection: Connection,
+        statement: Executable,
+        parameters: dict[str, Any],
+        holder: WorkerRef,
+    ) -> list[Claim]:
+        """Claim jobs by an UPDATE that returns them; in order of their places."""
+        rows = CompiledStatement(self._store, statement).execute(connection, parameters)
+        # All rows by one call of the driver: one by one they take nearly twice the time.
+        return sorted(claims_of(self._store, rows.all(), holder), key=PLACE)
 
     def _claim_found(
         self,
@@ -184,8 +194,7 @@ class Claims:
             found = self._claim_found(connection, *jobs, parameters, holder)
         else:
             statement = statements.claim_ranges if ends else statements.claim_queues
-            rows = CompiledStatement(self._store, statement).execute(connection, parameters)
-            found = sorted(claims_of(self._store, rows, holder), key=PLACE)
+            found = self._claim_at_once(connection, statement, parameters, holder)
         batches = {queue: ClaimBatch() for queue in cursors}
         for claim in found:
             batches[claim.queue].append(claim)
