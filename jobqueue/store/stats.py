@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    Boolean,
     Column,
     ColumnClause,
     ColumnElement,
@@ -35,7 +34,6 @@ from jobqueue.store.schema import (
     counters,
     history,
     jobs,
-    queues,
     workers,
 )
 from jobqueue.store.sql.predicates import IS_ALIVE, in_state
@@ -55,16 +53,6 @@ def _like(of: Table, *names: str) -> list[ColumnClause[Any]]:
 def _times(*names: str) -> list[ColumnClause[float]]:
     return [column(name, Double()) for name in names]
 
-
-queue_stats = table(
-    "jobqueue_queue_stats",
-    column("queue", Text()),
-    *(column(state.value, BigInteger()) for state in State),
-    column("paused", Boolean()),
-    *_times("oldest_available_seconds"),
-    *_like(queues, "max_pending", "max_running", "rate_count", "rate_period", "rate_burst"),
-    column("fair", Boolean()),
-)
 
 task_stats = table(
     "jobqueue_task_stats",
@@ -93,16 +81,10 @@ class Monitor:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def queues(self) -> Rows:
+    def bounded_queues(self, times: int = 1) -> Rows:
         """Return a row for each queue that has live jobs, counters or settings, by name.
 
-        Exact, and so it reads all that waits.
-        """
-        return self._rows(select(queue_stats).order_by(queue_stats.c.queue))
-
-    def bounded_queues(self, times: int = 1) -> Rows:
-        """Return what `queues` does, in milliseconds for any number of jobs that wait.
-
+        In milliseconds for any number of jobs that wait.
         Numbers of waiting jobs may be bounds: `available_more` and `scheduled_more` tell that.
         `times` raises them, and the time that it takes.
         """

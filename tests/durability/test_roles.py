@@ -124,7 +124,7 @@ def test_each_role_does_its_work(urls, owner) -> None:
         assert {record.id for record in reader.list(limit=None)} >= {job.id for job in made}
         assert reader.get(made[0].id).result(timeout=5) == 0
         monitor = Monitor(reader.store)
-        assert monitor.queues()
+        assert monitor.bounded_queues()
         with reader.store.read() as connection:
             for view in VIEWS:
                 connection.execute(text(f"SELECT * FROM jobqueue_{view}")).all()

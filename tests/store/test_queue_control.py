@@ -45,7 +45,7 @@ def test_what_the_code_declares_is_in_force_when_a_worker_starts(jobs: JobQueue)
     starts(jobs)
     assert switches(jobs) == (4, 100, 60.0, 10, 1)
     assert switches(jobs, "plain") == NOTHING
-    (row,) = [row for row in Monitor(jobs.store).queues() if row["queue"] == "mail"]
+    (row,) = [row for row in Monitor(jobs.store).bounded_queues() if row["queue"] == "mail"]
     assert (row["max_running"], row["rate_count"], row["rate_period"]) == (4, 100, 60.0)
     assert (row["rate_burst"], row["fair"], row["max_pending"]) == (10, True, None)
 

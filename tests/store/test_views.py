@@ -97,10 +97,10 @@ def test_pausing_and_resuming_say_whether_they_changed_anything(scenario: StoreS
     scenario.enqueue()
     assert scenario.queue()["paused"] == 0
     assert [scenario.pause(), scenario.pause()] == [True, False]
-    assert scenario.monitor.queues()[0]["paused"] is True
+    assert scenario.monitor.bounded_queues()[0]["paused"] is True
     assert scenario.claim(1) == []
     assert [scenario.resume(), scenario.resume()] == [True, False]
-    assert scenario.monitor.queues()[0]["paused"] is False
+    assert scenario.monitor.bounded_queues()[0]["paused"] is False
     assert len(scenario.claim(1)) == 1
     assert [scenario.pause(), scenario.resume("never seen")] == [True, False]
 

@@ -94,7 +94,7 @@ def verify(
         sql = NOT_SUCCEEDED.replace("QUEUE", queue)
         for attempt in connection.exec_driver_sql(sql).mappings():
             by_id[attempt["job_id"]].failed.append(dict(attempt))
-    queues = Monitor(jobs.store).queues()
+    queues = Monitor(jobs.store).bounded_queues()
     proof = Proof(
         accepted=sum(row["succeeded"] for row in queues if row["queue"] == queue),
         lines=sum(digest.lines for digest in files.values()),

@@ -291,7 +291,7 @@ def test_keys_lead_through_the_screen_and_verbs_ask_first(reader: Reader) -> Non
         await screen.until("resume queue mail, where 1 job waits? y / n")
         await screen.press("x")
         await screen.until("nothing was changed")
-        assert Monitor(store).queues()[1]["paused"]
+        assert Monitor(store).bounded_queues()[1]["paused"]
         await screen.press("p")
         await screen.until("y / n")
         await screen.press("y")

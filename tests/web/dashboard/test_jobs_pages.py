@@ -191,7 +191,7 @@ def test_a_read_only_server_has_no_verbs(serve: Serve, jobs: JobQueue) -> None:
     assert "pause" in pages.get("/log") and "Undo</button>" not in pages.get("/log")
     assert pages.send("/log/1/undo").status_code == 403
     assert pages.client.post("/api/log/1/undo").status_code == 403
-    assert Monitor(jobs.store).queues()[0]["paused"]
+    assert Monitor(jobs.store).bounded_queues()[0]["paused"]
     assert 'data-theme="dark"' in pages.done("/theme", {"theme": "dark", "to": "/jobs"})
 
 

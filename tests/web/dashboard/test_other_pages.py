@@ -63,7 +63,7 @@ def test_the_switches_of_a_queue_are_set_and_taken_back(pages: Pages, jobs: JobQ
         return text_of(pages.done(f"/queues/mail/{verb}", fields | {"to": "/queues/mail"}))
 
     def row() -> dict[str, Any]:
-        return next(row for row in Monitor(jobs.store).queues() if row["queue"] == "mail")
+        return next(row for row in Monitor(jobs.store).bounded_queues() if row["queue"] == "mail")
 
     assert "Queue mail runs at most 4 jobs at once." in said("limit", limit="4")
     assert row()["max_running"] == 4
@@ -282,7 +282,7 @@ def test_the_log_says_who_did_what_and_undoes_it(pages: Pages, jobs: JobQueue) -
     page = pages.done("/log/1/undo", {"to": "/log"})
     assert "Undone: resume queue mail." in page
     assert re.findall(r'formaction="./log/(\d+)/undo"', page) == ["3"]
-    assert Monitor(jobs.store).queues()[0]["paused"] is False
+    assert Monitor(jobs.store).bounded_queues()[0]["paused"] is False
 
 
 def test_the_log_shows_what_was_replaced_and_puts_it_back(pages: Pages, jobs: JobQueue) -> None:
@@ -302,14 +302,14 @@ def test_the_log_shows_what_was_replaced_and_puts_it_back(pages: Pages, jobs: Jo
     assert f"update http 127.0.0.1: job {id_}, priority 0 → 7" in text_of(pages.get(f"/jobs/{id_}"))
     page = pages.done("/log/2/undo", {"to": "/log"})
     assert "Undone: limit queue mail, limit 10 → 4." in page
-    assert Monitor(jobs.store).queues()[0]["max_running"] == 4
+    assert Monitor(jobs.store).bounded_queues()[0]["max_running"] == 4
     QueueControl(jobs.store).limit("mail", 9)
     page = text_of(pages.done("/log/5/undo", {"to": "/log"}))
     assert (
         "Action 5 (limit: queue mail, limit 10 → 4) is not undone: what it set was changed since, "
         "by a program or SQL." in page
     )
-    assert Monitor(jobs.store).queues()[0]["max_running"] == 9
+    assert Monitor(jobs.store).bounded_queues()[0]["max_running"] == 9
     assert pages.send("/log/99/undo").status_code == 404
     assert pages.send("/log/x/undo").status_code == 400
 
