@@ -182,7 +182,7 @@ class JobQueue(JobVerbs):
         )
         if settings.isolation == "process" and "<locals>" in function.__qualname__:
             require(task, None)
-        redaction.check(task)
+        redaction.Hidden.of(function, settings.redact)  # Raises for what is not a parameter.
         task.codec.hidden = settings.redact
         if settings.schedule is not None:
             declaration(task)  # Raises where a tick could not call it.

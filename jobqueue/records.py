@@ -215,7 +215,7 @@ class JobRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The job object of the contract, the same everywhere."""
-        args, kwargs = _arguments(self.args)
+        args, kwargs = arguments_of(self.args)
         error = self.error and {
             "type": self.error.type,
             "message": self.error.message,
@@ -352,7 +352,7 @@ def format_bytes(count: int) -> str:
     return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B" if power else f"{count} B"
 
 
-def _arguments(text: str) -> tuple[list[Any] | None, dict[str, Any] | None]:
+def arguments_of(text: str) -> tuple[list[Any] | None, dict[str, Any] | None]:
     """Both kinds of arguments; None where plain SQL has written something else."""
     try:
         given = json.loads(text)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
-from jobqueue.records import JobFilter, JobRecord
+from jobqueue.records import JobFilter, JobRecord, arguments_of
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import PAGE, Jobs
 from jobqueue.store.redactions import parts_of, read_redactions, write_redactions
@@ -120,12 +120,7 @@ def hide(job: JobRecord, hidden: Mapping[str, Hidden]) -> JobRecord:
     of_task = hidden.get(job.task)
     if of_task is None:
         return job
-    try:
-        given = json.loads(job.args)
-        args, kwargs = given["args"], given["kwargs"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        args = kwargs = None
-    args, kwargs = of_task.apply(args, kwargs)
+    args, kwargs = of_task.apply(*arguments_of(job.args))
     text = json.dumps({"args": args, "kwargs": kwargs}, ensure_ascii=False)
     return replace(job, args=text)
 
@@ -145,12 +140,6 @@ class ShownJobs(Jobs):
         for job in super().find(wanted, limit, page):
             hidden = self.redaction.read() if hidden is None else hidden
             yield hide(job, hidden)
-
-
-def check(task: Task[..., Any]) -> None:
-    """Raise InvalidOption if a task hides a parameter that it does not have."""
-    if task.settings.redact:
-        Hidden.of(task.function, task.settings.redact)
 
 
 def shown_signature(task: Task[..., Any]) -> inspect.Signature:
