@@ -8,7 +8,6 @@ import collections
 import itertools
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,7 +24,7 @@ from jobqueue.errors import JobQueueError
 from jobqueue.overview import recent_findings
 from jobqueue.queue import JobQueue
 from jobqueue.states import FINAL, WAITING, State
-from jobqueue.store.stats import Monitor
+from jobqueue.store.stats import Monitor, Rows
 from jobqueue.text import escape_controls
 from jobqueue.worker.observe.histograms import BOUNDS, Histogram
 from jobqueue.worker.worker import Worker
@@ -35,7 +34,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4"
 
 TIMES = 10
 """How much further than for a page jobs that wait are counted: a million in a queue."""
-_EMPTY: dict[str, Any] = {"queues": [], "tasks": [], "workers": 0}
 _LABELS = ["task", "queue"]
 _LIMITS = [*(str(bound) for bound in BOUNDS), "+Inf"]
 
@@ -52,21 +50,18 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; only `jobqueue_up`, 0, while the database does not answer."""
         try:
-            stats = {
-                "queues": self._monitor.bounded_queues(TIMES),
-                "tasks": self._monitor.tasks(),
-                "workers": self._monitor.live_workers(),
-            }
+            queues, tasks = self._monitor.bounded_queues(TIMES), self._monitor.tasks()
+            workers = self._monitor.live_workers()
             findings = recent_findings(self._store)
         except (SQLAlchemyError, JobQueueError, OSError):
             yield from unreachable()
         else:
-            yield from _of_fleet(stats)
+            yield from _of_fleet(queues, tasks, workers)
             yield _found(findings)
 
     def describe(self) -> Iterator[Metric]:
         """Yield the metrics without values. A registry asks at `register`; no database needed."""
-        yield from _of_fleet(_EMPTY)
+        yield from _of_fleet([], [], 0)
         yield _found(())
 
 
@@ -113,7 +108,7 @@ def unreachable() -> Iterator[Metric]:
     yield _up(0)
 
 
-def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
+def _of_fleet(queues: Rows, tasks: Rows, workers: int) -> Iterator[Metric]:
     """Yield the metrics of `Monitor`'s bounded queues, tasks and live workers."""
     jobs = Gauge(
         "jobqueue_jobs", "Jobs that have not ended, by queue and state.", labels=["queue", "state"]
@@ -142,7 +137,7 @@ def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
     errored = Counter(
         "jobqueue_errored_attempts_total", "Attempts that errored, by task.", labels=["task"]
     )
-    for row in stats["queues"]:
+    for row in queues:
         queue = escape_controls(row["queue"])  # Plain SQL may have written any text.
         for state in State:
             if state not in FINAL:
@@ -153,14 +148,14 @@ def _of_fleet(stats: dict[str, Any]) -> Iterator[Metric]:
         paused.add_metric([queue], row["paused"])
         if row["max_pending"] is not None:
             bound.add_metric([queue], row["max_pending"])
-    for row in stats["tasks"]:
+    for row in tasks:
         task = escape_controls(row["task"])
         for state in State:
             if state in FINAL:
                 finished.add_metric([task, state.value], row[state.value])
         errored.add_metric([task], row["errored_attempts"])
     yield from (_up(1), jobs, more, oldest, paused, bound, finished, errored)
-    yield Gauge("jobqueue_workers", "Live workers.", value=stats["workers"])
+    yield Gauge("jobqueue_workers", "Live workers.", value=workers)
 
 
 def _found(findings: Iterable[Finding]) -> Metric:

@@ -66,8 +66,8 @@ def test_jobs_that_wait_are_counted_up_to_a_bound_that_is_said(
 
 def test_labels_are_escaped() -> None:
     counts = dict.fromkeys(["succeeded", "failed", "cancelled", "errored_attempts"], 0)
-    stats = {"queues": [], "tasks": [{"task": 'a"b\\c\nd\x1b[31m', **counts}], "workers": 0}
-    text = prometheus.exposition(prometheus._of_fleet(stats))
+    tasks = [{"task": 'a"b\\c\nd\x1b[31m', **counts}]
+    text = prometheus.exposition(prometheus._of_fleet([], tasks, 0))
     assert 'errored_attempts_total{task="a\\"b\\\\c\\\\nd\\\\x1b[31m"} 0.0' in text
 
 
