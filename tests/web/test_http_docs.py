@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.web import create_app
-from jobqueue.web.api.openapi import table
+from jobqueue.web.api.operation import Operation
 from jobqueue.web.connections import CONNECTIONS_MAX, REQUEST_TIMEOUT
 from jobqueue.web.server import KEEP_ALIVE_TIMEOUT
 from tests.pages import ROOT, environment, named_by, outside, text_of
@@ -26,6 +27,13 @@ PAGE = text_of(HTTP)
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def table(operations: Iterable[Operation]) -> str:
+    return "".join(
+        f"| `{each.method} {each.path}` | {', '.join(map(str, each.statuses))} | {each.summary} |\n"
+        for each in operations
+    )
 
 
 def is_part(said: Any, got: Any) -> bool:

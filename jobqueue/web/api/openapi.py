@@ -1,12 +1,12 @@
-"""What is said of the operations: the OpenAPI document, the index, and the table of the docs."""
+"""What is said of the operations: the OpenAPI document, and the index."""
 
 from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
 from jobqueue.web.api.jobs import BEFORE
-from jobqueue.web.api.operation import Operation, Parameter, Schema
-from jobqueue.web.api.schemas import COMPONENTS, JOB_ID, TEXT
+from jobqueue.web.api.operation import Operation, Parameter
+from jobqueue.web.api.schemas import COMPONENTS, JOB_ID, TEXT, Schema
 from jobqueue.web.responses import JSON
 
 REASONS = {
@@ -136,11 +136,3 @@ def index(operations: Iterable[Operation], root: str) -> dict[str, Any]:
             for each in operations
         ],
     }
-
-
-def table(operations: Iterable[Operation]) -> str:
-    """Return the rows of the table in docs/http.md."""
-    return "".join(
-        f"| `{each.method} {each.path}` | {', '.join(map(str, each.statuses))} | {each.summary} |\n"
-        for each in operations
-    )

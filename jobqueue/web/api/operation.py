@@ -13,14 +13,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobqueue import options, wire
+from jobqueue.web.api.schemas import Schema
 from jobqueue.web.concurrency import Pools
 from jobqueue.web.requests import BODY_MAX, client_of, has_body, object_of, query_of, read_body
 from jobqueue.web.responses import JSON, json_response
 from jobqueue.web.rights import Rights
 from jobqueue.web.security import require_json
-
-Schema = dict[str, Any]
-"""A JSON Schema, as in OpenAPI 3.1."""
 
 
 class Parameter(NamedTuple):
