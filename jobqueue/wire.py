@@ -1,6 +1,7 @@
 """JSON and text forms that the command line and the HTTP API share: jobs, calls, filters."""
 
 import difflib
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,14 +74,13 @@ class Tasks:
 
     def __init__(self, registry: Registry | None) -> None:
         self._registry = registry
-        self._undeclared: dict[str, Task[..., Any]] = {}
 
     def find(self, name: object) -> Task[..., Any]:
         """Return the task of that name. Raises InvalidOption or UnknownTask."""
         known = options.name(name, "task")
         registry = self._registry
         if registry is None:
-            return self._find_undeclared(known)
+            return _undeclared(known)
         if known not in registry:
             names = sorted(registry)
             has = f"the app has {listed(names) or 'no tasks'}"
@@ -91,16 +91,14 @@ class Tasks:
             )
         return registry[known]
 
-    def _find_undeclared(self, name: str) -> Task[..., Any]:
-        """Return a task for which only the name is known: it accepts any plain JSON."""
-        task = self._undeclared.get(name)
-        if task is None:
 
-            def undeclared(*args: Any, **kwargs: Any) -> Any: ...
+@functools.cache
+def _undeclared(name: str) -> Task[..., Any]:
+    """Return a task for which only the name is known: it accepts any plain JSON."""
 
-            codec = Codec(undeclared, name)
-            task = self._undeclared[name] = Task(undeclared, name, Options(), codec, _never)
-        return task
+    def undeclared(*args: Any, **kwargs: Any) -> Any: ...
+
+    return Task(undeclared, name, Options(), Codec(undeclared, name), _never)
 
 
 def _never(calls: object, within: object) -> list[Job[Any]]:
@@ -200,10 +198,10 @@ def since(text: str | None) -> datetime | None:
 
 
 def a_filter(
-    state_name: str | None,
-    task: str | None,
-    queue: str | None,
-    tag: str | None,
+    state_name: str | None = None,
+    task: str | None = None,
+    queue: str | None = None,
+    tag: str | None = None,
     since_text: str | None = None,
     *,
     error: str | None = None,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -24,8 +24,6 @@ from jobqueue.store.stats import Monitor
 from jobqueue.store.urls import as_text, masked, parse
 from jobqueue.tasks import Registry
 from jobqueue.text import escape_controls, escape_json
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 ENVIRONMENT = [
     ("JOBQUEUE_URL", "Database URL: sqlite:///file.db or postgresql://user@host/name."),
@@ -202,15 +200,14 @@ def _at_the_end(close: Callable[[], None]) -> None:
     click.get_current_context().find_root().call_on_close(close)
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: Any) -> str:
     """Return JSON text that stdout's encoding can represent."""
     encoding = STDOUT.encoding.lower().replace("-", "")
-    return escape_json(value, ascii_only=not encoding.startswith("utf"), indent=indent)
+    return escape_json(value, ascii_only=not encoding.startswith("utf"))
 
 
-def pass_cli(function: F) -> F:
-    """Pass the CliContext as the first argument of a command's function."""
-    return click.make_pass_decorator(CliContext, ensure=True)(function)  # type: ignore[return-value]
+pass_cli = click.make_pass_decorator(CliContext, ensure=True)
+"""Passes the CliContext as the first argument of a command's function."""
 
 
 def cli_of(context: click.Context) -> CliContext:

@@ -56,18 +56,16 @@ def _command(verb: Verb, help_: str) -> click.Command:
     @pass_cli
     def command(
         cli: CliContext,
+        /,
         *,
         ids: tuple[str, ...],
-        state_name: str | None,
-        task: str | None,
-        queue: str | None,
-        tag: str | None,
         error: str | None,
         everything: bool,
         safety: Safety,
         succeeded: bool = False,
+        **filters: str | None,
     ) -> None:
-        wanted = wire.a_filter(state_name, task, queue, tag, error=cli.error(error))
+        wanted = wire.a_filter(**filters, error=cli.error(error))
         chosen = Choice.of(verb, ids, wanted, FILTERS, everything=everything)
         acts = RETRY_ALL if succeeded else verb
         left_out = 0

@@ -109,7 +109,7 @@ call_options = params.all_of(*_CALL_OPTIONS, *_ARGUMENT_OPTIONS)
 )
 @pass_cli
 @click.pass_context
-def enqueue(context: click.Context, /, cli: CliContext, **given: Any) -> None:
+def enqueue(context: click.Context, cli: CliContext, /, **given: Any) -> None:
     """Enqueue a job, or a file of them."""
     if given["source"] is not None:
         from jobqueue.cli.commands.bulk import enqueue_from  # rich's progress bar is slow.

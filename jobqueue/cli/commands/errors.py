@@ -53,7 +53,7 @@ the one before), and the jobs that failed in 7 days. To run them again:
 def errors(cli: CliContext, since: str, task: str | None, limit: int | str) -> None:
     """Show what fails."""
     most = options.whole(limit, "limit", 0, GROUPS_MAX)
-    named = wire.a_filter(None, task, None, None).task
+    named = wire.a_filter(task=task).task
     found = ErrorGroups(cli.store).find(since, named, most or GROUPS_MAX)
     if cli.json:
         cli.print_json([group.to_json() for group in found])

@@ -50,7 +50,7 @@ prints is the result, or part of the error.
 @job_options
 @pass_cli
 @click.pass_context
-def exec_(context: click.Context, /, cli: CliContext, **given: Any) -> None:
+def exec_(context: click.Context, cli: CliContext, /, **given: Any) -> None:
     """Enqueue a command line."""
     if not given["argv"]:
         raise click.UsageError("Missing ARGV: write the command after --", context)

@@ -71,22 +71,14 @@ LIST = [
 
 @click.command("list", cls=Command)
 @params.filter_options
-@option("--since", "WHEN", "Only jobs enqueued since: 2h, or 2026-12-24T18:00Z.")
+@option("--since since_text", "WHEN", "Only jobs enqueued since: 2h, or 2026-12-24T18:00Z.")
 @whole_option("--limit", "Show at most N jobs; 0 shows all.", default="50")
 @pass_cli
 def list_(
-    cli: CliContext,
-    *,
-    state_name: str | None,
-    task: str | None,
-    queue: str | None,
-    tag: str | None,
-    error: str | None,
-    since: str | None,
-    limit: int | str,
+    cli: CliContext, /, *, error: str | None, limit: int | str, **filters: str | None
 ) -> None:
     """List jobs, newest first."""
-    wanted = wire.a_filter(state_name, task, queue, tag, since, error=cli.error(error))
+    wanted = wire.a_filter(**filters, error=cli.error(error))
     most = options.whole(limit, "limit", 0, params.LIMIT_MAX)
     found = cli.jobs.find(wanted, most or None)
     first = next(found, None)

@@ -119,7 +119,7 @@ AS_GIVEN = (
 @flag("--allow-exec", "Also run the command lines that `jobqueue exec` enqueues.")
 @pass_cli
 @click.pass_context
-def worker(context: click.Context, /, cli: CliContext, **given: Any) -> int:
+def worker(context: click.Context, cli: CliContext, /, **given: Any) -> int:
     """Run jobs of the app's tasks.
 
     The first SIGTERM or SIGINT lets running jobs end within the shutdown timeout; the exit code is

@@ -72,7 +72,7 @@ class FigureOperations(Operations):
     )
     def _list_errors(self, asked: Asked) -> Any:
         since, task, limit = ERRORS
-        of_task = wire.a_filter(None, asked.given.get(task.name), None, None).task
+        of_task = wire.a_filter(task=asked.given.get(task.name)).task
         window = asked.given.get(since.name, since.schema["default"])
         groups = ErrorGroups(self._store).find(window, of_task, asked.whole(limit))
         return [group.to_json() for group in groups]
