@@ -40,14 +40,10 @@ def through_hooks(hooks: Sequence[EnqueueHook], calls: Sequence[Call[Any]]) -> l
     All hooks have run before the first job is inserted. Raises what a hook raises, and
     ConfigurationError if one does not return a call.
     """
-    send: Send = _identity
+    send: Send = lambda call: call  # noqa: E731
     for hook in reversed(hooks):
         send = partial(_ask, hook, send)
     return [send(call) for call in calls]
-
-
-def _identity(call: Call[Any]) -> Call[Any]:
-    return call
 
 
 def _ask(hook: EnqueueHook, send: Send, call: Call[Any]) -> Call[Any]:

@@ -41,9 +41,6 @@ class JobQueueError(Exception):
     no single input is to blame.
     """
 
-    field: str | None
-    value: object
-
     def __init__(self, message: str, *, field: str | None = None, value: object = None) -> None:
         super().__init__(message)
         self.field = field

@@ -165,18 +165,12 @@ class Job(Generic[R_co]):
 
     def require_kept(self) -> None:
         """Raise JobNotFound if the job was rolled back: another job may have got its id since."""
-        if self._is_rolled_back():
+        within = self._within
+        # A job that the transaction only found, by its unique key, outlives the rollback.
+        if within is not None and within.rolled_back and self.id in within.inserted:
             raise JobNotFound(
                 f"job {self.id} is not there: the transaction that enqueued it was rolled back"
             )
-
-    def _is_rolled_back(self) -> bool:
-        # A job that the transaction only found, by its unique key, outlives the rollback.
-        return (
-            self._within is not None
-            and self._within.rolled_back
-            and self.id in self._within.inserted
-        )
 
     def _refuse_uncommitted(self) -> None:
         if self._within is not None and self._within.is_open:

@@ -93,8 +93,9 @@ def is_taken(record: logging.LogRecord) -> bool:
     """True if a handler of the application takes the record below the root."""
     logger: logging.Logger | None = logging.getLogger(record.name)
     while logger is not None and logger.parent is not None:
-        if any(map(_takes, logger.handlers, [record] * len(logger.handlers))):
-            return True
+        for handler in logger.handlers:
+            if record.levelno >= handler.level and not isinstance(handler, logging.NullHandler):
+                return True
         logger = logger.parent
     return False
 
@@ -119,7 +120,3 @@ def is_default(handler: logging.Handler) -> bool:
         and getattr(handler.formatter, "_fmt", None) == logging.BASIC_FORMAT
         and logging.getLogger().level == logging.WARNING
     )
-
-
-def _takes(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    return not isinstance(handler, logging.NullHandler) and record.levelno >= handler.level

@@ -44,7 +44,8 @@ class Rate(NamedTuple):
                 "rate", f"{str(value)[:40]!r} is not a rate{detail}; {_FORM}", value
             ) from None
         starts = options.whole(int(count), "rate", 1, COUNT_MAX)
-        return cls(starts, period, None if burst is None else check_burst(burst))
+        ahead = None if burst is None else options.whole(burst, "burst", 1, COUNT_MAX)
+        return cls(starts, period, ahead)
 
     def to_text(self) -> str:
         """Return the text that `of` parses, without the burst."""
@@ -135,8 +136,3 @@ def rate_of(columns: Mapping[str, Any]) -> Rate | None:
 def check_limit(value: object) -> int:
     """Check how many jobs may run at once; 0 is a pause. Raises InvalidOption."""
     return options.whole(value, "limit", 0, COUNT_MAX)
-
-
-def check_burst(value: object) -> int:
-    """Check how many starts may run ahead of a rate. Raises InvalidOption."""
-    return options.whole(value, "burst", 1, COUNT_MAX)

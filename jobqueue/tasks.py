@@ -81,7 +81,9 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
     def to_new_job(self) -> NewJob:
         """Return the row that enqueueing inserts."""
         settings = self.settings
-        key = settings.unique_key
+        key, backoff = settings.unique_key, settings.backoff
+        if backoff is self.task.own_backoff:
+            backoff = None  # It is not stored with the job, so that a deploy can change it.
         return NewJob(
             task=self.task.name,
             queue=settings.queue,
@@ -92,18 +94,13 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
             at=settings.at,
             max_attempts=settings.max_attempts,
             timeout=settings.timeout,
-            # The task's own backoff is not stored with the job, so that a deploy can change it.
-            backoff=None if settings.backoff is self.task.own_backoff else _text(settings.backoff),
+            backoff=None if backoff is None else backoff.to_text(),
             unique_key=key,
             unique_until=None if key is None else settings.unique_until,
             deadline=settings.deadline,
             extra=extra_columns(settings),
             conflict=conflict_of(settings),
         )
-
-
-def _text(backoff: Backoff | None) -> str | None:
-    return None if backoff is None else backoff.to_text()
 
 
 Enqueue = Callable[[Sequence[Call[Any]], Transaction | None], list[Job[Any]]]

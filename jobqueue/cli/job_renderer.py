@@ -143,9 +143,9 @@ def _json_block(text: str, screen: Console) -> None:
     put(screen, *(Text("  " + line) for line in lines))
 
 
-def _block(text: str, screen: Console, style: str = "") -> None:
+def _block(text: str, screen: Console) -> None:
     for line in escape_lines(_shorten(text.rstrip())):
-        put(screen, Text("  " + line, style=style))
+        put(screen, Text("  " + line))
 
 
 def _traceback(job: JobRecord, screen: Console) -> None:

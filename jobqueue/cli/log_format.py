@@ -13,6 +13,7 @@ from typing import Any, TextIO, TypeVar, cast
 import click
 
 from jobqueue.cli.context import cli_of
+from jobqueue.cli.params import all_of
 from jobqueue.cli.streams import STDERR
 from jobqueue.cli.tables import console
 from jobqueue.loggers import OwnHandler, get_logger, is_default, root_handlers
@@ -71,13 +72,7 @@ def options(command: F) -> F:
         with _json_stderr() if log_format == "json" else contextlib.nullcontext():
             return command(*args, log_format=log_format, **given)
 
-    function: Any = run
-    for option in (
-        click.option(
-            "--log-level",
-            type=click.Choice(LEVELS, case_sensitive=False),
-            help="Lowest level to log. [default: info]",
-        ),
+    add = all_of(
         click.option(
             "--log-format",
             type=click.Choice(["text", "json"]),
@@ -86,9 +81,13 @@ def options(command: F) -> F:
             callback=_remember,
             help="Format of the log on stderr, unless the app configures logging.",
         ),
-    ):
-        function = option(function)
-    return cast("F", function)
+        click.option(
+            "--log-level",
+            type=click.Choice(LEVELS, case_sensitive=False),
+            help="Lowest level to log. [default: info]",
+        ),
+    )
+    return cast("F", add(run))
 
 
 def _remember(context: click.Context, _parameter: click.Parameter, kind: str) -> str:
@@ -168,10 +167,7 @@ def configured(kind: str, level: str | None, *, debug: bool) -> Iterator[None]:
 
 
 def _handler(kind: str) -> _Handler:
-    if isinstance(sys.stderr, JsonStream):
-        handler = _Handler(sys.stderr.beneath)
-    else:
-        handler = _Handler(sys.stderr)
+    handler = _Handler(sys.stderr.beneath if isinstance(sys.stderr, JsonStream) else sys.stderr)
     screen = console(stderr=True)
     colours = screen.is_terminal and not screen.no_color
     handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter(colours=colours))

@@ -104,9 +104,9 @@ class Inline:
             self._handlers,
             claims=claims,
             transactions=transactions,
-            finished=_nothing,
+            finished=lambda: None,
         )
-        self._async_runner = AsyncRunner(inflight, self._executor, _nothing, concurrency=1)
+        self._async_runner = AsyncRunner(inflight, self._executor, lambda: None, concurrency=1)
         self._handlers.complete = lambda context, coroutine: run_here(
             self._async_runner.run_rest(context, coroutine)
         )
@@ -275,7 +275,3 @@ def _run(main: Coroutine[Any, Any, Any]) -> Any:
     # With a factory, Runner does not replace the test's `asyncio.get_event_loop()`.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(main)
-
-
-def _nothing() -> None:
-    """Do nothing: no other thread is to be woken."""

@@ -138,7 +138,8 @@ class WebApp:
             page = is_page(path_of(scope))
             answer = as_http_error(error, writes=scope["method"] not in READS, page=page)
             if is_started:
-                log.warning("an answer was broken off: %s", _name(error))
+                name = str(error) if isinstance(error, HTTPError) else type(error).__name__
+                log.warning("an answer was broken off: %s", name)
                 return  # The server closes the connection of an incomplete answer.
             shown = self._dashboard.refuses(scope, answer)
             await (shown or answer.response())(scope, receive, guarded)
@@ -151,7 +152,3 @@ def _with_security(scope: Scope, headers: Iterable[Header]) -> list[Header]:
     if not any(name == b"cache-control" for name, _ in given):
         given.append(NO_STORE)
     return given
-
-
-def _name(error: BaseException) -> str:
-    return str(error) if isinstance(error, HTTPError) else type(error).__name__

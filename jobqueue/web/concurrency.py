@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 import anyio
@@ -15,6 +14,8 @@ from jobqueue.web.responses import RETRY_AFTER, HTTPError, log
 P = ParamSpec("P")
 T = TypeVar("T")
 
+KEEP = 1.0
+"""Seconds for which a CachedCall keeps its result."""
 THREAD_WAIT_MAX = 15.0
 """Seconds that a request waits for a free thread, before it is refused with nothing done."""
 
@@ -41,15 +42,15 @@ class Threads:
                 "the database is slow, and too many wait for it; nothing was done",
                 headers={"Retry-After": str(RETRY_AFTER)},
             ) from None
+
+        def run() -> T:
+            self._first()
+            return work(*args, **kwargs)
+
         try:
-            done = partial(self._do, partial(work, *args, **kwargs))
-            return await to_thread.run_sync(done, limiter=self._limiter)
+            return await to_thread.run_sync(run, limiter=self._limiter)
         finally:
             self._free.release()
-
-    def _do(self, work: Callable[[], T]) -> T:
-        self._first()
-        return work()
 
 
 class Pools(NamedTuple):
@@ -65,9 +66,8 @@ class Pools(NamedTuple):
 class CachedCall(Generic[T]):
     """A call whose result is kept for a second; requests meanwhile share one call."""
 
-    def __init__(self, ask: Callable[[], T], keep: float = 1.0) -> None:
+    def __init__(self, ask: Callable[[], T]) -> None:
         self._ask = ask
-        self._keep = keep
         self._limiter = anyio.CapacityLimiter(1)
         self._task: asyncio.Task[T] | None = None
         self._until = 0.0
@@ -85,7 +85,7 @@ class CachedCall(Generic[T]):
         try:
             return await to_thread.run_sync(self._ask, limiter=self._limiter)
         finally:
-            self._until = time.monotonic() + self._keep
+            self._until = time.monotonic() + KEEP
 
 
 FIRST_POLL = 0.01  # seconds

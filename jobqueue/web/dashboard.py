@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
 
-from jinja2 import Environment, Template
+from jinja2 import Environment
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -238,7 +238,10 @@ class Dashboard:
             tag = f'"{serial}"'
             if tag in _header(scope, b"if-none-match"):
                 return Response(status_code=304, headers={"ETag": tag})
-            return self._fragment(scope, made, data, tag)
+            text = "".join(made.blocks["live"](made.new_context({**_common(scope), **data})))
+            # The app adds no-store, as to all pages: a browser would go back to a copy of this,
+            # which has the URL of the page. `jobqueue.js` keeps the tag.
+            return HTMLResponse(text, headers={"ETag": tag})
         session, fresh = session_of(scope), None
         if not self._sessions.is_valid(session):
             # With a token only a login gives a session, and only a session has forms.
@@ -247,7 +250,7 @@ class Dashboard:
         theme, notice = cookies.get(THEME), unquote(cookies.get(NOTICE, ""))
         more = {
             "nav": [page for page in PAGES if page.title],
-            "static": self._static_url(scope),
+            "static": lambda name: root_of(scope) + static_files()[name].path,
             "target": str(self._queue.store),
             "theme": theme if theme in THEMES else THEMES[0],
             "themes": THEMES,
@@ -261,19 +264,6 @@ class Dashboard:
         if notice:
             self._set(scope, response, NOTICE, "", lasts=0)
         return response
-
-    def _fragment(
-        self, scope: Scope, made: Template, data: Mapping[str, Any], tag: str
-    ) -> Response:
-        context = made.new_context({**_common(scope), **data})
-        text = "".join(made.blocks["live"](context))
-        # The app adds no-store, as to all pages: a browser would go back to a copy of this, which
-        # has the URL of the page. `jobqueue.js` keeps the tag.
-        return HTMLResponse(text, headers={"ETag": tag})
-
-    def _static_url(self, scope: Scope) -> Callable[[str], str]:
-        files, root = static_files(), root_of(scope)
-        return lambda name: root + files[name].path
 
     def _set(self, scope: Scope, to: Response, name: str, value: str, *, lasts: int) -> None:
         to.set_cookie(

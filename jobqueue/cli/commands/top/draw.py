@@ -229,7 +229,9 @@ def _queue_columns(paused_by: Mapping[str, str], cells: int) -> list[Column[Row]
         Column[Row]("queue", lambda row: row["queue"], least=NAME, style="bold"),
         Column[Row]("waiting", waiting, right=True),
         Column[Row]("running", running, right=True),
-        Column[Row]("oldest", _oldest, rank=4, right=True),
+        Column[Row](
+            "oldest", lambda row: duration(row["oldest_available_seconds"]), rank=4, right=True
+        ),
         Column[Row]("done/min", lambda row: f"{row['pace']:,}", rank=3, right=True),
         Column[Row](
             "failed 1h", lambda row: f"{row['failed_hour']:,}", rank=1, right=True, style=failed
@@ -237,10 +239,6 @@ def _queue_columns(paused_by: Mapping[str, str], cells: int) -> list[Column[Row]
         Column[Row]("paused", paused, rank=2, least=10, style="bold yellow"),
         Column[Row]("last hour", lambda row: spark(row["hour"], cells).plain, rank=5),
     ]
-
-
-def _oldest(row: Row) -> str:
-    return duration(row["oldest_available_seconds"])
 
 
 def queue_list(rows: Rows, paused_by: Mapping[str, str], room: Room) -> list[Line]:
@@ -295,10 +293,6 @@ def _heartbeat(row: Row) -> str:
     return f"{age} ago" if row["alive"] else f"lost {age} ago"
 
 
-def _is_stuck(row: Row) -> bool:
-    return any(job.stuck for job in row["jobs"])
-
-
 WORKERS = [
     Column[Row]("worker", lambda row: row["worker"], least=NAME, style="bold"),
     Column[Row]("slots busy", _slots),
@@ -307,7 +301,7 @@ WORKERS = [
         _longest,
         rank=1,
         least=16,
-        style=lambda row: "bold red" if _is_stuck(row) else "",
+        style=lambda row: "bold red" if any(job.stuck for job in row["jobs"]) else "",
     ),
     Column[Row](
         "heartbeat", _heartbeat, right=True, style=lambda row: "" if row["alive"] else "bold red"
