@@ -1,6 +1,6 @@
 """The dashboard: routes of its pages, forms, login and static files."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
@@ -15,7 +15,7 @@ from jobqueue.job_search import FILTER
 from jobqueue.overview import forget_findings
 from jobqueue.queue import JobQueue
 from jobqueue.store.schema import PauseKind
-from jobqueue.web.concurrency import Pools, Threads
+from jobqueue.web.concurrency import Pools
 from jobqueue.web.live import LiveViews
 from jobqueue.web.pages import bulk, queues, schedules
 from jobqueue.web.pages.errors import errors_page
@@ -57,7 +57,7 @@ FORMS: tuple[tuple[str, Act], ...] = (
         for act in (queues.limit, queues.rate, queues.fair, queues.purge)
     ),
     *(
-        (f"/{kind}s/{{name}}/{verb}", switch(kind, verb))
+        (f"/{kind}s/{{name}}/{verb}", partial(switch, kind, verb))
         for kind in PauseKind
         for verb in ("pause", "resume")
     ),
@@ -72,7 +72,6 @@ FORMS: tuple[tuple[str, Act], ...] = (
 """What buttons do. The last part of a path is its verb."""
 UNDO = "/log/{id}/undo"
 
-Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 THEMES = ("auto", "light", "dark")
 THEME, NOTICE = "jobqueue_theme", "jobqueue_notice"
 NOTICE_MAX = 1000
@@ -93,72 +92,60 @@ class Dashboard:
     def routes(self) -> list[Route]:
         """Return the routes."""
         verbs = [
-            Route(path, self._does(act, path.rpartition("/")[2], self._of(act)), methods=["POST"])
+            Route(path, partial(self._do, act, path.rpartition("/")[2]), methods=["POST"])
             for path, act in FORMS
         ]
         now = partial(now_page, open_names=self._guard.open_names)
         pages = [page._replace(view=now) if page.view is now_page else page for page in PAGES]
         bulk_verbs = [
-            Route(f"/jobs/{verb}", self._confirms(verb), methods=["GET", "POST"]) for verb in VERBS
+            Route(f"/jobs/{verb}", partial(self._confirm, verb), methods=["GET", "POST"])
+            for verb in VERBS
         ]
         return [
             *verbs,
             *bulk_verbs,
-            Route(UNDO, self._undoes, methods=["POST"]),
-            *(Route(page.path, self._shows(page)) for page in pages),
+            Route(UNDO, self._undo, methods=["POST"]),
+            *(Route(page.path, partial(self._show, page)) for page in pages),
             Route("/login", self.login, methods=["GET", "POST"]),
             Route("/logout", self.logout, methods=["POST"]),
             Route("/theme", self.theme, methods=["POST"]),
             Route("/static/{path:path}", self.static),
         ]
 
-    def _of(self, act: Act) -> Threads:
-        return self._threads.bulk if act is queues.purge else self._threads.writes
+    async def _show(self, page: Page, request: Request) -> Response:
+        query = {**query_of(request, *page.parameters), **request.path_params}
+        read = partial(self._threads.reads, page.view, self._queue, query)
+        follows = bool(_header(request.scope, b"hx-request"))
+        seen = await self._live.get(_own_path(request.scope), read, follows=follows)
+        return self._page(request.scope, seen.template, seen.data, serial=seen.serial)
 
-    def _shows(self, page: Page) -> Endpoint:
-        async def endpoint(request: Request) -> Response:
-            query = {**query_of(request, *page.parameters), **request.path_params}
-            read = partial(self._threads.reads, page.view, self._queue, query)
-            follows = bool(_header(request.scope, b"hx-request"))
-            seen = await self._live.get(_own_path(request.scope), read, follows=follows)
-            return self._page(request.scope, seen.template, seen.data, serial=seen.serial)
+    async def _confirm(self, verb: str, request: Request) -> Response:
+        """Show what a verb would do, and do it once that is sent."""
+        if request.method == "POST":
+            return await self._do(bulk.act, verb, request, is_bulk=True)
+        query = query_of(request, *bulk.PARAMETERS, repeated=("id",)) | {"verb": verb}
+        template, data = await self._threads.reads(bulk.confirm_page, self._queue, query)
+        return self._page(request.scope, template, data)
 
-        return endpoint
-
-    def _confirms(self, verb: str) -> Endpoint:
-        """Return an endpoint that shows what a verb would do, and does it once that is sent."""
-        acts = self._does(bulk.act, verb, self._threads.bulk)
-
-        async def endpoint(request: Request) -> Response:
-            if request.method == "POST":
-                return await acts(request)
-            query = query_of(request, *bulk.PARAMETERS, repeated=("id",)) | {"verb": verb}
-            template, data = await self._threads.reads(bulk.confirm_page, self._queue, query)
-            return self._page(request.scope, template, data)
-
-        return endpoint
-
-    async def _undoes(self, request: Request) -> Response:
+    async def _undo(self, request: Request) -> Response:
         rights: Rights = request.scope["jobqueue.rights"]
-        act = partial(undo, require=rights.require)
-        return await self._does(act, "undo", self._threads.writes)(request)
+        return await self._do(partial(undo, require=rights.require), "undo", request)
 
-    def _does(self, act: Act, verb: str, threads: Threads) -> Endpoint:
-        """Return an endpoint that does what a form asks for, and goes on to where it shows."""
-
-        async def endpoint(request: Request) -> Response:
-            form = await self._form(request) | {"verb": verb}
-            form |= {name: str(value) for name, value in request.path_params.items()}
-            to = form.pop("to", "/")
-            done = await threads(act, self._queue, form, client_of(request))
-            self._live.clear()
-            forget_findings(self._queue.store)
-            response = _to(request.scope, to if done.to is None else done.to)
-            notice = quote(done.notice[:NOTICE_MAX])
-            self._set(request.scope, response, NOTICE, notice, lasts=60)
-            return response
-
-        return endpoint
+    async def _do(
+        self, act: Act, verb: str, request: Request, *, is_bulk: bool = False
+    ) -> Response:
+        """Do what a form asks for, and go on to where it shows."""
+        form = await self._form(request) | {"verb": verb}
+        form |= {name: str(value) for name, value in request.path_params.items()}
+        to = form.pop("to", "/")
+        is_bulk = is_bulk or act is queues.purge
+        threads = self._threads.bulk if is_bulk else self._threads.writes
+        done = await threads(act, self._queue, form, client_of(request))
+        self._live.clear()
+        forget_findings(self._queue.store)
+        response = _to(request.scope, to if done.to is None else done.to)
+        self._set(request.scope, response, NOTICE, quote(done.notice[:NOTICE_MAX]), lasts=60)
+        return response
 
     async def _form(self, request: Request) -> dict[str, str]:
         """Return the fields of a form of ours. Raises HTTPError for one of anybody else."""

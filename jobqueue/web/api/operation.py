@@ -133,38 +133,27 @@ class Operations:
                 yield declared(work=getattr(self, name))
 
 
-class Runner:
-    """Runs operations: checks what each request has to have, and makes the response."""
+def routes_of(operations: Iterable[Operation], pools: Pools) -> list[Route]:
+    """Return a route for each path: of two with one path, a 405 would name one's methods."""
+    by_path: dict[str, dict[str, Operation]] = {}
+    for each in operations:
+        by_path.setdefault(each.path, {})[each.method] = each
+    return [
+        Route(path, partial(_answer, methods, pools), methods=[*methods])
+        for path, methods in by_path.items()
+    ]
 
-    def __init__(self, threads: Pools) -> None:
-        self._threads = threads
 
-    def routes(self, operations: Iterable[Operation]) -> list[Route]:
-        """Return a route for each path: of two with one path, a 405 would name one's methods."""
-        by_path: dict[str, dict[str, Operation]] = {}
-        for each in operations:
-            by_path.setdefault(each.path, {})[each.method] = each
-        return [
-            Route(path, self._endpoint(methods), methods=[*methods])
-            for path, methods in by_path.items()
-        ]
-
-    def _endpoint(self, methods: Mapping[str, Operation]) -> Callable[[Request], Any]:
-        async def endpoint(request: Request) -> Response:
-            method = "GET" if request.method == "HEAD" else request.method
-            return await self._run(methods[method], request)
-
-        return endpoint
-
-    async def _run(self, operation: Operation, request: Request) -> Response:
-        asked = await _asked(operation, request)
-        if inspect.iscoroutinefunction(operation.work):
-            result = await operation.work(asked)
-        else:
-            writes = self._threads.bulk if operation.is_bulk else self._threads.writes
-            threads = self._threads.reads if operation.verb is None else writes
-            result = await threads(operation.work, asked)
-        return result if isinstance(result, Response) else json_response(result, operation.status)
+async def _answer(methods: Mapping[str, Operation], pools: Pools, request: Request) -> Response:
+    operation = methods["GET" if request.method == "HEAD" else request.method]
+    asked = await _asked(operation, request)
+    if inspect.iscoroutinefunction(operation.work):
+        result = await operation.work(asked)
+    else:
+        writes = pools.bulk if operation.is_bulk else pools.writes
+        threads = pools.reads if operation.verb is None else writes
+        result = await threads(operation.work, asked)
+    return result if isinstance(result, Response) else json_response(result, operation.status)
 
 
 async def _asked(operation: Operation, request: Request) -> Asked:

@@ -20,7 +20,7 @@ from jobqueue.web.api.figures import FigureOperations
 from jobqueue.web.api.job_verbs import JobVerbs
 from jobqueue.web.api.jobs import JobOperations
 from jobqueue.web.api.openapi import document, index
-from jobqueue.web.api.operation import Asked, Operation, Operations, Runner, get
+from jobqueue.web.api.operation import Asked, Operation, Operations, get, routes_of
 from jobqueue.web.api.schedules import ScheduleOperations
 from jobqueue.web.api.schemas import TEXT, an_object, array
 from jobqueue.web.api.switches import SwitchOperations
@@ -60,7 +60,7 @@ class Api:
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        return Runner(self.threads).routes(self.operations)
+        return routes_of(self.operations, self.threads)
 
     def release(self) -> None:
         """Answer all requests that wait for a job."""

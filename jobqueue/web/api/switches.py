@@ -1,6 +1,7 @@
 """Operations on queues, tasks and tags: what `queues`, `pause`, `resume` and `undo` change."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from jobqueue import options, wire
@@ -64,22 +65,17 @@ class SwitchOperations(Operations):
                 "POST",
                 f"/api/{kind}s/{{name}}/{verb}",
                 "what was changed" + (f": {STOPPED[kind]}" if verb == "pause" else ""),
-                self._pausing(kind, verb),
+                partial(self._pause_or_resume, kind, verb),
                 ref("Changed"),
                 refusals=(404,),
                 verb=verb,
             )
 
-    def _pausing(self, kind: PauseKind, verb: str) -> Callable[[Asked], dict[str, int]]:
-        """Return what pauses or resumes a queue, a task or a tag."""
-
-        def work(asked: Asked) -> dict[str, int]:
-            name = self._named(asked, kind)
-            changed = getattr(Pauses(self._store, asked.by), verb)(kind, name)
-            self._wake_workers()
-            return {"changed": int(changed)}
-
-        return work
+    def _pause_or_resume(self, kind: PauseKind, verb: str, asked: Asked) -> dict[str, int]:
+        name = self._named(asked, kind)
+        changed = getattr(Pauses(self._store, asked.by), verb)(kind, name)
+        self._wake_workers()
+        return {"changed": int(changed)}
 
     @_switch("limit", '`{"limit": 4}`, null takes it back', limit=or_null(WHOLE))
     def _limit_queue(self, asked: Asked) -> dict[str, int]:

@@ -68,11 +68,8 @@ def limit(queue: JobQueue, form: Query, actor: str) -> Done:
 
 def rate(queue: JobQueue, form: Query, actor: str) -> Done:
     """Set how often its jobs may start; an empty field takes the rate back."""
-    name, text, burst = (
-        _known(queue, form),
-        form.get("rate", "").strip(),
-        form.get("burst", "").strip(),
-    )
+    name = _known(queue, form)
+    text, burst = form.get("rate", "").strip(), form.get("burst", "").strip()
     if burst and not text:
         raise invalid("burst", "there is no rate to run ahead of")
     new = Rate.of(text, wire.whole(burst) if burst else None) if text else None

@@ -10,7 +10,7 @@ from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_figures import TASKS_MAX
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Monitor
-from jobqueue.web.pages.view import Act, Done, Query
+from jobqueue.web.pages.view import Done, Query
 
 
 def tasks_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
@@ -31,13 +31,9 @@ def tasks_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
     }
 
 
-def switch(kind: PauseKind, verb: str) -> Act:
-    """Return what pauses or resumes a queue, a task or a tag."""
-
-    def act(queue: JobQueue, form: Query, actor: str) -> Done:
-        name = known_name(kind, form["name"], partial(all_names, queue.registry, queue.store))
-        changed = getattr(Pauses(queue.store, actor), verb)(kind, name)
-        queue.wake_workers()
-        return Done(f"{kind.capitalize()} {name} {'is' if changed else 'was already'} {verb}d.")
-
-    return act
+def switch(kind: PauseKind, verb: str, queue: JobQueue, form: Query, actor: str) -> Done:
+    """Pause or resume a queue, a task or a tag."""
+    name = known_name(kind, form["name"], partial(all_names, queue.registry, queue.store))
+    changed = getattr(Pauses(queue.store, actor), verb)(kind, name)
+    queue.wake_workers()
+    return Done(f"{kind.capitalize()} {name} {'is' if changed else 'was already'} {verb}d.")
