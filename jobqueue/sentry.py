@@ -141,9 +141,8 @@ class _Reports:
     def _is_captured(self, record: Any) -> bool:
         """Return whether a line of the worker is about an exception that was captured."""
         raised = record.outcome == OutcomeKind.ERRORED and record.error_type != type_name(Snooze)
-        if (
-            record.outcome == OutcomeKind.TIMED_OUT
-        ):  # Otherwise the text is where the handler still is.
+        if record.outcome == OutcomeKind.TIMED_OUT:
+            # Otherwise the text is where the handler still is.
             raised = (record.exc_text or "").startswith("Traceback")
         return raised and (self._every_attempt or record.attempt >= record.max_attempts)
 

@@ -90,9 +90,8 @@ class QueueTester:
 
         def watch(jobs: Sequence[Job[Any]]) -> None:
             made.extend(job for job in jobs if job.created)
-            made.sort(
-                key=lambda job: job.id
-            )  # With inline(), those of a handler are reported before its own.
+            # With inline(), those of a handler are reported before its own.
+            made.sort(key=lambda job: job.id)
 
         self._watchers.append(watch)
         try:

@@ -37,9 +37,8 @@ async def answer_logged(app: ASGIApp, scope: Scope, receive: Receive, send: Send
             "status": status,
             "bytes": size,
             "duration": round(time.monotonic() - began, 6),
-            "client": escape_controls(client[0])
-            if client
-            else None,  # Maybe from a proxy's header.
+            # Maybe from a proxy's header.
+            "client": escape_controls(client[0]) if client else None,
         }
         log.info(
             "%(client)s %(method)s %(path)s: %(status)s, %(bytes)d bytes in %(duration).3f s",
