@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from jobqueue.cli import completion, shells, streams
+from jobqueue.cli import completion, streams
 from jobqueue.cli.commands import (
     bulk_actions,
     db,
@@ -49,7 +49,7 @@ class _Root(Group):
     ) -> Any:
         """Run a command line; raises SystemExit."""
         name = prog_name or "jobqueue"
-        if (code := shells.answer(self, name)) is not None:  # A TAB was pressed.
+        if (code := completion.answer(self, name)) is not None:  # A TAB was pressed.
             sys.exit(code)
         given = list(sys.argv[1:] if args is None else args)
         sys.exit(_run(self, name, given, extra))
