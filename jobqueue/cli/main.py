@@ -26,7 +26,6 @@ from jobqueue.cli.commands import (
     schedules,
     stats,
     top,
-    update,
     web,
     worker,
 )
@@ -104,7 +103,6 @@ for family in (
     worker,
     jobs,
     bulk_actions,
-    update,
     errors,
     stats,
     top,

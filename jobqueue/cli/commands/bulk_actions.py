@@ -1,4 +1,4 @@
-"""`cancel`, `retry`, `delete`: one action on jobs given by id, or on all that match."""
+"""`cancel`, `retry`, `delete`, `update`: one action on jobs given by id, or on all that match."""
 
 import contextlib
 import functools
@@ -21,16 +21,18 @@ from jobqueue.bulk_verbs import (
     change_jobs,
     parts_of,
     require_state,
+    updating,
 )
-from jobqueue.cli import params
+from jobqueue.cli import completion, params
 from jobqueue.cli.context import FORCE, CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, print_error
 from jobqueue.cli.params import flag
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
+from jobqueue.job_changes import JobChanges
 from jobqueue.known_names import unknown_in
 from jobqueue.records import JobFilter, Refusal, counted
-from jobqueue.states import State
+from jobqueue.states import WAITING, State
 from jobqueue.store.audit import operator
 from jobqueue.store.jobs import Jobs
 from jobqueue.text import escape_controls, listed
@@ -39,6 +41,7 @@ from jobqueue.wire import changes
 F = TypeVar("F", bound=Callable[..., Any])
 
 FILTERS = "--state --task --queue --tag --error"
+UPDATE_FILTERS = "--state --task --in-queue --with-tag"
 REFUSALS_SHOWN = 20
 """Refusals that are printed, a line each."""
 
@@ -260,6 +263,48 @@ def _still_running(cli: CliContext, changed: list[int]) -> int:
     return 0
 
 
+@click.command(cls=Command)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@params.whole_option("--priority", "New priority; smaller is first.")
+@params.option("--queue to_queue", "NAME", "Move them to this queue.", completion.queues)
+@params.option("--at", "INSTANT", "Due then, such as 2026-12-24T18:00+01:00.")
+@params.option("--tag tags", "NAME", "New tag, instead of the old; may be repeated.", multiple=True)
+@params.option(
+    "--state state_name",
+    "STATE",
+    f"Only jobs in this state: {', '.join(WAITING)}.",
+    completion.words(*WAITING),
+)
+@params.option("--task", "NAME", "Only jobs of this task.", completion.tasks)
+@params.option("--in-queue queue", "NAME", "Only jobs in this queue.", completion.queues)
+@params.option("--with-tag tag", "NAME", "Only jobs with this tag.", completion.tags)
+@flag("--all everything", "Update all jobs that wait.")
+@safety_options
+@pass_cli
+def update(
+    cli: CliContext,
+    /,
+    *,
+    ids: tuple[str, ...],
+    priority: int | str | None,
+    to_queue: str | None,
+    at: str | None,
+    tags: tuple[str, ...],
+    everything: bool,
+    safety: Safety,
+    **filters: str | None,
+) -> None:
+    """Change jobs that wait.
+
+    Priority, queue, due time or tags of scheduled and available jobs; others are refused. Give
+    either ids, or filters, or --all.
+    """
+    given = {"priority": priority, "queue": to_queue, "at": at, "tags": tags or None}
+    verb = updating(JobChanges.of(given))
+    chosen = Choice.of(verb, ids, wire.a_filter(**filters), UPDATE_FILTERS, everything=everything)
+    perform(cli, verb, chosen, safety)
+
+
 CHOICE = "Give either ids, or filters, or --all."
 COMMANDS = (
     _command(
@@ -275,4 +320,5 @@ COMMANDS = (
     _command(
         DELETE, "Delete jobs that are not running.\n\nTheir attempts are deleted, too. " + CHOICE
     ),
+    update,
 )
