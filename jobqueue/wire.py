@@ -4,7 +4,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -69,27 +69,23 @@ def error_json(message: str, field: str | None = None, value: object = None) -> 
 # Calls in JSON: a line of `enqueue --from`, or the body of a request
 
 
-class Tasks:
-    """The tasks that may be enqueued: those of an app, or without an app any valid name."""
+def find_task(registry: Registry | None, name: object) -> Task[..., Any]:
+    """Return the app's task of that name, or without an app one of any valid name.
 
-    def __init__(self, registry: Registry | None) -> None:
-        self._registry = registry
-
-    def find(self, name: object) -> Task[..., Any]:
-        """Return the task of that name. Raises InvalidOption or UnknownTask."""
-        known = options.name(name, "task")
-        registry = self._registry
-        if registry is None:
-            return _undeclared(known)
-        if known not in registry:
-            names = sorted(registry)
-            has = f"the app has {listed(names) or 'no tasks'}"
-            raise UnknownTask(
-                f"no task is named {known!r}{did_you_mean(known, names)} ({has})",
-                field="task",
-                value=known,
-            )
-        return registry[known]
+    Raises InvalidOption or UnknownTask.
+    """
+    known = options.name(name, "task")
+    if registry is None:
+        return _undeclared(known)
+    if known not in registry:
+        names = sorted(registry)
+        has = f"the app has {listed(names) or 'no tasks'}"
+        raise UnknownTask(
+            f"no task is named {known!r}{did_you_mean(known, names)} ({has})",
+            field="task",
+            value=known,
+        )
+    return registry[known]
 
 
 @functools.cache
@@ -114,7 +110,7 @@ def make_call(
     return Call(task, task.codec.from_json(args, kwargs), settings)
 
 
-def call_of_line(tasks: Tasks, line: Any, what: str) -> Call[Any]:
+def call_of_line(registry: Registry | None, line: Any, what: str) -> Call[Any]:
     """Build a call from one object of `enqueue --from`; `what` names it in errors."""
     if not isinstance(line, dict):
         raise InvalidArguments(
@@ -123,22 +119,25 @@ def call_of_line(tasks: Tasks, line: Any, what: str) -> Call[Any]:
     known = ("task", "args", "kwargs", *OPTION_NAMES)
     for key in line:
         if key not in known:
-            raise InvalidOption(
-                f"{what}: {key[:40]!r} is not a key of a job; there are {', '.join(known)}"
-                f"{did_you_mean(key, known)}",
-                field=key[:40],
-            )
+            said = f"{what}: {not_one(key, 'a key of a job', known)}"
+            raise InvalidOption(said, field=key[:40])
     if "task" not in line:
         raise InvalidOption(f'{what}: names no "task"', field="task")
     changes = {name: line[name] for name in OPTION_NAMES if name in line}
     args, kwargs = line.get("args", []), line.get("kwargs", {})
-    return make_call(tasks.find(line["task"]), args, kwargs, changes)
+    return make_call(find_task(registry, line["task"]), args, kwargs, changes)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean a or b?`, or an empty text without a similar name."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def not_one(word: str, of: str, known: Collection[str]) -> str:
+    """Return that a word is none of those that are known, for a message."""
+    there = f"there are {', '.join(known)}" if known else "there are none here"
+    return f"{word[:40]!r} is not {of}; {there}{did_you_mean(word, known)}"
 
 
 # Text that names or filters jobs

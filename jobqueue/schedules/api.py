@@ -22,7 +22,7 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schedules import ScheduleTable, not_found
 from jobqueue.tasks import Call, Registry, Task
-from jobqueue.wire import Tasks
+from jobqueue.wire import find_task
 
 DAY = 86_400.0
 PREVIEW_MAX = 10 * 366 * DAY
@@ -106,7 +106,7 @@ class Schedules:
 
         def make(record: ScheduleRecord) -> NewJob:
             task = self._registry.find(record.definition.task)
-            found.append(task or Tasks(None).find(record.definition.task))
+            found.append(task or find_task(None, record.definition.task))
             return new_job(found[0], record, self._hooks)
 
         id_, created = self._table.run(name, make)

@@ -8,10 +8,10 @@ from starlette.requests import Request
 
 from jobqueue.errors import InvalidOption, JobQueueError, invalid
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
-from jobqueue.tasks import Call
+from jobqueue.tasks import Call, Registry
 from jobqueue.web.responses import HTTPError
 from jobqueue.web.security import require_json
-from jobqueue.wire import Tasks, call_of_line, did_you_mean, error_json
+from jobqueue.wire import call_of_line, error_json, not_one
 
 BODY_MAX = MAX_BYTES
 BATCH_BYTES_MAX = 8 * MAX_BYTES
@@ -29,11 +29,7 @@ def query_of(request: Request, *known: str, repeated: Collection[str] = ()) -> d
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
-            takes = f"there are {', '.join(known)}" if known else "there are none here"
-            raise InvalidOption(
-                f"{name[:40]!r} is not a parameter; {takes}{did_you_mean(name, known)}",
-                field=name[:40],
-            )
+            raise InvalidOption(not_one(name, "a parameter", known), field=name[:40])
         if name in given and name not in repeated:
             raise invalid(name, "given twice", value)
         _check_text(name, value)
@@ -113,13 +109,8 @@ def object_of(body: bytes, *known: str) -> dict[str, Any]:
         raise HTTPError(400, f"body: not an object{keys}", field="body")
     for key in given:
         if key not in known:
-            there = f"there are {', '.join(known)}" if known else "there are none here"
-            raise HTTPError(
-                400,
-                f"body: {key[:40]!r} is not a key of it; {there}{did_you_mean(key, known)}",
-                field="body",
-                value=key[:40],
-            )
+            said = f"body: {not_one(key, 'a key of it', known)}"
+            raise HTTPError(400, said, field="body", value=key[:40])
     return given
 
 
@@ -130,7 +121,7 @@ def required(given: dict[str, Any], key: str) -> Any:
     return given[key]
 
 
-def calls_of(tasks: Tasks, body: bytes) -> tuple[list[Call[Any]], bool]:
+def calls_of(registry: Registry, body: bytes) -> tuple[list[Call[Any]], bool]:
     """Return the calls, and whether they are a batch. Raises HTTPError or InvalidArguments."""
     is_batch = body.lstrip(b" \t\r\n").startswith(b"[")
     if not is_batch:
@@ -138,21 +129,21 @@ def calls_of(tasks: Tasks, body: bytes) -> tuple[list[Call[Any]], bool]:
     depth = MAX_DEPTH + 2 + is_batch
     given = parse_json(body, what="body", max_bytes=BATCH_BYTES_MAX, max_depth=depth)
     if not is_batch:
-        return [call_of_line(tasks, given, "body")], False
+        return [call_of_line(registry, given, "body")], False
     if not given:
         raise HTTPError(400, "body: the list is empty", field="body")
     if len(given) > BATCH_MAX:
         message = f"body: {len(given):,} jobs; send at most {BATCH_MAX:,} at once"
         raise HTTPError(413, message, field="body", value=len(given))
-    return _batch(tasks, given), True
+    return _batch(registry, given), True
 
 
-def _batch(tasks: Tasks, given: list[Any]) -> list[Call[Any]]:
+def _batch(registry: Registry, given: list[Any]) -> list[Call[Any]]:
     """Return all calls. Raises HTTPError, which names those that are wrong."""
     calls, errors = [], []
     for index, item in enumerate(given):
         try:
-            calls.append(call_of_line(tasks, item, f"item {index}"))
+            calls.append(call_of_line(registry, item, f"item {index}"))
         except JobQueueError as error:
             message = str(error).removeprefix(f"item {index}: ")
             what = error_json(f"item {index}: {message}", error.field, error.value)

@@ -21,7 +21,7 @@ from jobqueue.os_signals import STOPS, StopSignals
 from jobqueue.records import counted
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call
-from jobqueue.wire import Tasks, call_of_line
+from jobqueue.wire import call_of_line
 
 BATCH = 1000
 BATCH_BYTES = 16 << 20
@@ -36,7 +36,7 @@ class BulkEnqueue:
 
     def __init__(self, cli: CliContext) -> None:
         self._shared = cli
-        self._tasks = Tasks(None if cli.app is None else cli.app.registry)
+        self._registry = None if cli.app is None else cli.app.registry
         self._calls: list[Call[Any]] = []
         self._bytes = 0
         self._line = 0
@@ -88,7 +88,7 @@ class BulkEnqueue:
             parsed = parse_json(
                 line.rstrip(b"\r\n"), what=what, max_bytes=LINE_BYTES, max_depth=MAX_DEPTH + 2
             )
-            return call_of_line(self._tasks, parsed, what)
+            return call_of_line(self._registry, parsed, what)
         except JobQueueError as error:
             # A path in the line, such as line 1.args[0], starts with `what`, too.
             self._refuse(str(error).removeprefix(what).lstrip(": ."), error)

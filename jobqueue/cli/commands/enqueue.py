@@ -21,7 +21,7 @@ from jobqueue.serialization.json_values import parse_json
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
 from jobqueue.text import listed
-from jobqueue.wire import Tasks, did_you_mean, job_json, make_call, with_attempts
+from jobqueue.wire import did_you_mean, find_task, job_json, make_call, with_attempts
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
 HELP = """Enqueue a job and print its id.
@@ -216,7 +216,7 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
 def call_of(cli: CliContext, given: dict[str, Any]) -> Call[Any]:
     """Return the call of TASK, its VALUEs and its options. Raises for what the app refuses."""
     app = cli.app
-    task = Tasks(None if app is None else app.registry).find(given["task"])
+    task = find_task(None if app is None else app.registry, given["task"])
     changes = changes_of(given)
     args, kwargs = split(given["values"])
     exact_args = _exact(given["args_text"], "args", list, "'[2, 3]'")

@@ -43,7 +43,7 @@ from jobqueue.web.api.schemas import (
 )
 from jobqueue.web.requests import object_of
 from jobqueue.web.responses import HTTPError, json_response
-from jobqueue.wire import changes, did_you_mean
+from jobqueue.wire import changes, not_one
 
 IDS_MAX = 10_000
 ASK = '{"succeeded": true}'
@@ -188,8 +188,7 @@ def _texts_of(given: Any) -> dict[str, str]:
         raise invalid("filter", f"not an object with some of {', '.join(known)}")
     for name, value in given.items():
         if name not in known:
-            there = f"there are {', '.join(known)}{did_you_mean(name, known)}"
-            raise invalid("filter", f"{name[:40]!r} is not a key of it; {there}")
+            raise invalid("filter", not_one(name, "a key of it", known))
         if not isinstance(value, str) or not value.strip():
             raise invalid(name, "not a text", value)
     return given

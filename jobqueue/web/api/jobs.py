@@ -22,6 +22,7 @@ from jobqueue.states import FINAL, State
 from jobqueue.store.job_pages import JobPages
 from jobqueue.store.names import Names
 from jobqueue.store.why import explain
+from jobqueue.tasks import Registry
 from jobqueue.web.api.operation import Asked, Operations, Parameter, get, post
 from jobqueue.web.api.schemas import JOB_ID, NUMBER, TEXT, array, one_of, ref
 from jobqueue.web.concurrency import JobWaiter, Threads
@@ -68,14 +69,14 @@ class JobOperations(Operations):
         self,
         queue: JobQueue,
         jobs: ShownJobs,
-        tasks: wire.Tasks,
+        registry: Registry,
         names: Callable[[], Names],
         reads: Threads,
     ) -> None:
         self._queue = queue
         self._jobs = jobs
         self._pages = JobPages(self._jobs)
-        self._tasks = tasks
+        self._registry = registry
         self._names, self._reads = names, reads
         self.waiter = JobWaiter(reads, self._ended)
 
@@ -91,7 +92,7 @@ class JobOperations(Operations):
     )
     def _enqueue(self, asked: Asked) -> Response:
         """Enqueue one job, or a list of them in one transaction."""
-        calls, is_batch = calls_of(self._tasks, asked.body)
+        calls, is_batch = calls_of(self._registry, asked.body)
         # wait=False, because waiting clients would occupy all threads.
         jobs = self._queue.enqueue_many(calls, wait=False)
         if is_batch:

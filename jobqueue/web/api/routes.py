@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from jobqueue import prometheus, wire
+from jobqueue import prometheus
 from jobqueue.errors import JobQueueError
 from jobqueue.known_names import all_names
 from jobqueue.queue import JobQueue
@@ -42,13 +42,13 @@ class Api:
         sizes, first = (READERS, WRITERS, BULK_WRITERS), jobs.store.require_place
         self.threads = Pools(*(Threads(most, first) for most in sizes))
         names = partial(all_names, registry, jobs.store)
-        shown, tasks = ShownJobs(jobs.store, registry), wire.Tasks(registry)
-        self._of_jobs = JobOperations(jobs, shown, tasks, names, self.threads.reads)
+        shown = ShownJobs(jobs.store, registry)
+        self._of_jobs = JobOperations(jobs, shown, registry, names, self.threads.reads)
         self._parts = (
             self._of_jobs,
             JobVerbs(jobs, shown, names),
             SwitchOperations(jobs, names),
-            ScheduleOperations(jobs, shown.redaction, tasks, self._of_jobs.written),
+            ScheduleOperations(jobs, shown.redaction, registry, self._of_jobs.written),
             FigureOperations(jobs, registry, open_names),
             ServerOperations(jobs, self),
         )

@@ -14,12 +14,13 @@ from jobqueue.redaction import Redaction
 from jobqueue.schedules.api import DAY, PREVIEW_MAX
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.timing import Timing, cron, every
+from jobqueue.tasks import Registry
 from jobqueue.web.api import schemas
 from jobqueue.web.api.operation import Asked, Operations, Parameter, Work, get, post
 from jobqueue.web.api.schemas import FLAG, TEXT, a_body, array, ref
 from jobqueue.web.requests import object_of, required
 from jobqueue.web.responses import json_response
-from jobqueue.wire import Tasks, call_of_line
+from jobqueue.wire import call_of_line
 
 DAYS = Parameter(
     "days",
@@ -45,12 +46,12 @@ class ScheduleOperations(Operations):
         self,
         queue: JobQueue,
         redaction: Redaction,
-        tasks: Tasks,
+        registry: Registry,
         written: Callable[[Job[Any]], dict[str, Any]],
     ) -> None:
         self._schedules = queue.schedules
         self._redaction = redaction
-        self._tasks = tasks
+        self._registry = registry
         self._written = written
 
     @get("/api/schedules", "what `jobqueue schedules --json` prints", array(ref("Schedule")))
@@ -71,7 +72,7 @@ class ScheduleOperations(Operations):
         line = {key: given[key] for key in given if key in CALL}
         added = self._schedules.of(asked.by).add(
             name,
-            call_of_line(self._tasks, line, "body"),
+            call_of_line(self._registry, line, "body"),
             _timing(given),
             catch_up=given.get("catch_up", "latest"),
             overlap=given.get("overlap"),
