@@ -191,7 +191,9 @@ def _asks_again(cli: CliContext, named: tuple[int, ...]) -> bool:
 
 def _count_known(cli: CliContext, verb: Verb, wanted: JobFilter, *, force: bool) -> int:
     """Return how many jobs match. Raises InvalidOption if none do and a name is not known."""
-    count = _count(cli, verb, wanted)
+    require_state(verb, wanted)
+    states = verb.states if wanted.state is None else (wanted.state,)
+    count = sum(cli.jobs.count(replace(wanted, state=state)) for state in states)
     if count == 0 and not force:
         cli.require_known(lambda known: unknown_in(wanted, known, FORCE))
     return count
@@ -228,12 +230,6 @@ def confirm(question: str) -> None:
     echo(escape_controls(f"{question}? [y/N] "), err=True, end="")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CliError("not confirmed; nothing was changed", field="yes")
-
-
-def _count(cli: CliContext, verb: Verb, wanted: JobFilter) -> int:
-    require_state(verb, wanted)
-    states = verb.states if wanted.state is None else (wanted.state,)
-    return sum(cli.jobs.count(replace(wanted, state=state)) for state in states)
 
 
 def _summary(cli: CliContext, verb: Verb, changed: list[int], left_out: int, already: int) -> str:

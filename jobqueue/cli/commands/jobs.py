@@ -131,16 +131,13 @@ def show(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the cont
 
     Arguments, state, every attempt with its times, traceback, result, progress.
     """
-    job = _get(cli, wire.job_id(id))
+    id_ = wire.job_id(id)
+    job = _there(cli, id_, cli.jobs.get(id_))
     attempts = cli.jobs.attempts(job)
     if cli.json:
         cli.print_json(with_attempts(cli.jobs, job))
     else:
         render_job(job, attempts, console())
-
-
-def _get(cli: CliContext, id_: int) -> JobRecord:
-    return _there(cli, id_, cli.jobs.get(id_))
 
 
 def _there(cli: CliContext, id_: int, found: T | None) -> T:
@@ -181,7 +178,7 @@ def wait(cli: CliContext, ids: tuple[str, ...], timeout: str | None) -> None:
     limit = None if timeout is None else options.seconds(timeout, "timeout")
     missing = sorted(set(wanted) - cli.jobs.states(wanted).keys())
     if missing:
-        _get(cli, missing[0])
+        _there(cli, missing[0], None)
     ended: dict[int, JobRecord] = {}
     for job in await_all(cli, wanted, limit):
         ended[job.id] = job
