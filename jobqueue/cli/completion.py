@@ -227,6 +227,3 @@ def _found_in_time(context: click.Context, *asks: Callable[[CliContext], T]) -> 
     thread.start()
     thread.join(NAMES_TIMEOUT)
     return found[:]
-
-
-COMMANDS = (completion,)

@@ -10,25 +10,24 @@ from typing import Any
 
 import click
 
-from jobqueue.cli import completion, streams
-from jobqueue.cli.commands import (
-    bulk_actions,
-    db,
-    demo,
-    doctor,
-    enqueue,
-    errors,
-    exec,  # noqa: A004
-    jobs,
-    log,
-    pauses,
-    queues,
-    schedules,
-    stats,
-    top,
-    web,
-    worker,
-)
+from jobqueue.cli import streams
+from jobqueue.cli.commands.bulk_actions import cancel, delete, retry, update
+from jobqueue.cli.commands.db import db
+from jobqueue.cli.commands.demo import demo
+from jobqueue.cli.commands.doctor import doctor
+from jobqueue.cli.commands.enqueue import enqueue
+from jobqueue.cli.commands.errors import errors
+from jobqueue.cli.commands.exec import exec_
+from jobqueue.cli.commands.jobs import list_, show, wait, why
+from jobqueue.cli.commands.log import log, undo
+from jobqueue.cli.commands.pauses import pause, resume
+from jobqueue.cli.commands.queues import queues
+from jobqueue.cli.commands.schedules import schedules
+from jobqueue.cli.commands.stats import prune, stats, tasks, workers
+from jobqueue.cli.commands.top import top
+from jobqueue.cli.commands.web import web
+from jobqueue.cli.commands.worker import worker
+from jobqueue.cli.completion import answer, completion
 from jobqueue.cli.context import CliContext, Group
 from jobqueue.cli.errors import INTERRUPTED, report
 from jobqueue.os_signals import handle_to_the_end
@@ -48,7 +47,7 @@ class _Root(Group):
     ) -> Any:
         """Run a command line; raises SystemExit."""
         name = prog_name or "jobqueue"
-        if (code := completion.answer(self, name)) is not None:  # A TAB was pressed.
+        if (code := answer(self, name)) is not None:  # A TAB was pressed.
             sys.exit(code)
         given = list(sys.argv[1:] if args is None else args)
         sys.exit(_run(self, name, given, extra))
@@ -97,27 +96,14 @@ cli.params.append(
         help="Show the version and exit.",
     )
 )
-for family in (
-    enqueue,
-    exec,
-    worker,
-    jobs,
-    bulk_actions,
-    errors,
-    stats,
-    top,
-    queues,
-    pauses,
-    schedules,
-    log,
-    doctor,
-    db,
-    web,
-    completion,
-    demo,
+for command in (
+    *(enqueue, exec_, worker, list_, show, why, wait),
+    *(cancel, retry, delete, update, undo, log),
+    *(stats, workers, tasks, errors, top, doctor),
+    *(queues, pause, resume, schedules, prune, db),
+    *(web, completion, demo),
 ):
-    for command in family.COMMANDS:
-        cli.add_command(command)
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -302,19 +302,16 @@ def update(
 
 
 CHOICE = "Give either ids, or filters, or --all."
-COMMANDS = (
-    _command(
-        CANCEL,
-        "Cancel jobs that wait or run.\n\n"
-        "A waiting job never starts, a running one is asked to stop. " + CHOICE,
-    ),
-    _command(
-        RETRY,
-        "Run jobs again.\n\nFailed and cancelled jobs get all their attempts again, scheduled "
-        "ones are due now. Succeeded jobs are run again only with --succeeded. " + CHOICE,
-    ),
-    _command(
-        DELETE, "Delete jobs that are not running.\n\nTheir attempts are deleted, too. " + CHOICE
-    ),
-    update,
+cancel = _command(
+    CANCEL,
+    "Cancel jobs that wait or run.\n\n"
+    "A waiting job never starts, a running one is asked to stop. " + CHOICE,
+)
+retry = _command(
+    RETRY,
+    "Run jobs again.\n\nFailed and cancelled jobs get all their attempts again, scheduled "
+    "ones are due now. Succeeded jobs are run again only with --succeeded. " + CHOICE,
+)
+delete = _command(
+    DELETE, "Delete jobs that are not running.\n\nTheir attempts are deleted, too. " + CHOICE
 )

@@ -74,6 +74,3 @@ def check(cli: CliContext) -> None:
         raise CliError(f"{cli.target}: {problems[0]}", field="url")
     if not cli.json:
         echo(f"{cli.target} has schema {found}, as it should be")
-
-
-COMMANDS = (db,)

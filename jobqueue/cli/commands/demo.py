@@ -36,6 +36,3 @@ def demo(cli: CliContext) -> None:
         narration.end(run)
     if run.problems:
         raise CliError(f"the proof failed: {'; '.join(run.problems)} (kept: {folder})")
-
-
-COMMANDS = [demo]

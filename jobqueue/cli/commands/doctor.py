@@ -31,6 +31,3 @@ def doctor(cli: CliContext) -> None:
         raise CliError(f"{cli.target}: {diagnosis.sentence}", field="url")
     if not cli.json:
         echo(f"{cli.target}: {diagnosis.sentence}")
-
-
-COMMANDS = (doctor,)

@@ -265,6 +265,3 @@ def _wait(cli: CliContext, id_: int, task: str, *, created: bool, limit: float |
     else:
         print_end(job)
     require_success([job])
-
-
-COMMANDS = (enqueue,)

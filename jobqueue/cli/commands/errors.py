@@ -65,6 +65,3 @@ def errors(cli: CliContext, since: str, task: str | None, limit: int | str) -> N
             echo(escape_controls(f"no errors; {error}"), err=True)
         else:
             cli.note(f"no errors in the last {since}")
-
-
-COMMANDS = (errors,)

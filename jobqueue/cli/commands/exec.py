@@ -68,6 +68,3 @@ def _call(given: dict[str, Any]) -> Call[Any]:
     return make_call(
         EXEC, argv, {name: value for name, value in named.items() if value}, changes_of(given)
     )
-
-
-COMMANDS = (exec_,)

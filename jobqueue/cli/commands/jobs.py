@@ -236,6 +236,3 @@ def _ended(job: JobRecord) -> str:
     if job.state is State.CANCELLED:
         return "was cancelled" + (f": {job.reason}" if job.reason else "")
     return f"{job.state}: {error_of(job) or job.reason or 'no reason is known'}"
-
-
-COMMANDS = (list_, show, why, wait)

@@ -55,6 +55,3 @@ def undo(cli: CliContext, id_: str) -> None:
     said = Undo(cli.store).undo(wire.action_id(id_), operator(), lambda _verb: None)
     cli.wake_workers()
     cli.answer({"changed": 1, "undone": said}, f"undone: {said}")
-
-
-COMMANDS = (log, undo)

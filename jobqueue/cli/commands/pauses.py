@@ -71,14 +71,11 @@ def _command(verb: str, help_: str) -> click.Command:
     return command
 
 
-COMMANDS = (
-    _command(
-        "pause",
-        "Start no more jobs of a task, or with a tag.\n\n"
-        "In all queues. Running jobs go on. For a queue: jobqueue queues pause.",
-    ),
-    _command(
-        "resume",
-        "Start jobs of a paused task or tag again.\n\nFor a queue: jobqueue queues resume.",
-    ),
+pause = _command(
+    "pause",
+    "Start no more jobs of a task, or with a tag.\n\n"
+    "In all queues. Running jobs go on. For a queue: jobqueue queues pause.",
+)
+resume = _command(
+    "resume", "Start jobs of a paused task or tag again.\n\nFor a queue: jobqueue queues resume."
 )

@@ -145,6 +145,3 @@ def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) ->
         confirm(question)
     deleted = QueueControl(cli.store, operator()).purge(queue)
     cli.answer({"deleted": deleted}, f"deleted {counted(deleted, 'job')}")
-
-
-COMMANDS = (queues,)

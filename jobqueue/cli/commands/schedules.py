@@ -245,4 +245,3 @@ _switch(
     "is as the code declares it already",
     Schedules.reset,
 )
-COMMANDS = (schedules,)

@@ -275,6 +275,3 @@ def _prune(maintenance: Maintenance, state: State, older_than: float, action: Ac
         count = maintenance.prune(state, older_than, action=action)
         total += count
     return total
-
-
-COMMANDS = (stats, workers, tasks, prune)

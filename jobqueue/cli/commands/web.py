@@ -114,6 +114,3 @@ def _worker(cli: CliContext, concurrency: int | None) -> Worker:
     cli.require_app()
     given = {} if concurrency is None else {"concurrency": concurrency}
     return cli.queue.worker_of(WorkerSettings.of(**given))
-
-
-COMMANDS = (web,)

@@ -284,6 +284,3 @@ def leave_handlers(code: int) -> None:
     """Exit after a stop that was not in order, if a handler still runs."""
     if code and any(thread.name.startswith("jobqueue-slot") for thread in threading.enumerate()):
         leave(code)
-
-
-COMMANDS = (worker,)

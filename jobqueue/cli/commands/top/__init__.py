@@ -62,6 +62,3 @@ def _require_terminal() -> None:
         what = "this terminal cannot place its cursor (TERM)"
     if what:
         raise CliError(f"top: {what}; to print it once: jobqueue top --once", code=MISUSED)
-
-
-COMMANDS = (top,)
