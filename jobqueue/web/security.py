@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Iterable
 
@@ -31,14 +30,6 @@ CLOSE = {"Connection": "close"}
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:/@\s\[\]]+)(?::[0-9]{1,5})?", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 class RequestGuard:

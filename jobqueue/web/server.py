@@ -1,5 +1,6 @@
 """Runs uvicorn in a thread, beside a worker if there is one, until a signal."""
 
+import ipaddress
 import logging
 import socket
 import threading
@@ -14,7 +15,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.os_signals import LAST_SECOND, StopSignals, leave
 from jobqueue.web.app import WebApp
 from jobqueue.web.connections import Connection
-from jobqueue.web.security import HEADER_BYTES_MAX, LOOPBACK_NAMES, URL_MAX, is_loopback
+from jobqueue.web.security import HEADER_BYTES_MAX, LOOPBACK_NAMES, URL_MAX
 from jobqueue.worker.worker import Worker
 
 log = get_logger("jobqueue.web")
@@ -45,7 +46,10 @@ class BindAddress:
     @property
     def is_loopback(self) -> bool:
         """True if only this machine can reach it."""
-        return is_loopback(self.address)
+        try:
+            return ipaddress.ip_address(self.address.partition("%")[0]).is_loopback
+        except ValueError:
+            return False
 
     @property
     def in_url(self) -> str:

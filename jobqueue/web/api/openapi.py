@@ -26,6 +26,7 @@ DESCRIPTION = (
 )
 IN_PATH = {"id": JOB_ID, "name": TEXT}
 ERROR: Schema = {"$ref": "#/components/responses/Error"}
+CONTENT_OF_ERRORS = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
 
 
 def document(operations: Iterable[Operation]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
                 "schema": {"type": "integer"},
             }
         },
-        **_content_of_errors(),
+        "content": CONTENT_OF_ERRORS,
     }
     return {
         "openapi": "3.1.0",
@@ -81,7 +82,7 @@ def _described(operation: Operation) -> dict[str, Any]:
                 "headers": _headers(operation),
                 "content": {operation.media: {"schema": operation.answer}},
             },
-            "default": {"description": EVERYWHERE, **_content_of_errors()},
+            "default": {"description": EVERYWHERE, "content": CONTENT_OF_ERRORS},
         },
     }
     if in_path or in_query:
@@ -111,10 +112,6 @@ def _headers(operation: Operation) -> dict[str, Any]:
         for name, (there, why) in may_have.items()
         if there
     }
-
-
-def _content_of_errors() -> dict[str, Any]:
-    return {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
 
 
 def _parameter(of: Parameter, where: str) -> dict[str, Any]:
