@@ -105,24 +105,21 @@ class _Fish(_WholeWords, FishComplete): ...
 SHELLS: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}
 
 
-HELP = """Print the script for completion at TAB.
-
-Commands, options, states, tasks, queues, tags, schedules and files complete. The database is asked
-for at most two seconds, and only read.
-
-\b
-  bash: eval "$(jobqueue completion bash)"     in ~/.bashrc
-  zsh:  eval "$(jobqueue completion zsh)"      in ~/.zshrc, after compinit
-  fish: jobqueue completion fish > ~/.config/fish/completions/jobqueue.fish
-"""
-
-
-@click.command(cls=Command, help=HELP)
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(list(SHELLS)))
 @pass_cli
 @click.pass_context
 def completion(context: click.Context, cli: CliContext, shell: str) -> None:
-    """Print a shell's script."""
+    """Print the script for completion at TAB.
+
+    Commands, options, states, tasks, queues, tags, schedules and files complete. The database is
+    asked for at most two seconds, and only read.
+
+    \b
+      bash: eval "$(jobqueue completion bash)"     in ~/.bashrc
+      zsh:  eval "$(jobqueue completion zsh)"      in ~/.zshrc, after compinit
+      fish: jobqueue completion fish > ~/.config/fish/completions/jobqueue.fish
+    """  # noqa: D301 - of click.
     root = context.find_root().command
     text = SHELLS[shell](root, {}, "jobqueue", VARIABLE).source().strip()
     cli.answer({"script": text + "\n"}, text)

@@ -24,19 +24,6 @@ from jobqueue.text import listed
 from jobqueue.wire import did_you_mean, find_task, job_json, make_call, with_attempts
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
-HELP = """Enqueue a job and print its id.
-
-A VALUE that is valid JSON is read as JSON, any other as text; with an app, the task's annotations
-decide. A KEY is an identifier, so http://a/?b=c is a VALUE. A line of --from is a JSON object with
-"task", and optionally "args", "kwargs" and the options below by name, such as "max_attempts".
-
-\b
-  jobqueue enqueue add 2 3
-  jobqueue enqueue send_mail ada@example.org subject="Hello" --delay 5m
-  jobqueue enqueue add --args '[2, 3]' --wait
-"""
-
-
 _DUE_OPTIONS = [
     option("--delay", "TIME", "Run after this time: 90 (seconds), 5m, 2h or 7d."),
     option("--at", "INSTANT", "Run at this time, such as 2026-12-24T18:00+01:00."),
@@ -96,7 +83,7 @@ call_options = params.all_of(*_CALL_OPTIONS, *_ARGUMENT_OPTIONS)
 """The options of a job that do not say when it is due."""
 
 
-@click.command(cls=Command, help=HELP)
+@click.command(cls=Command)
 @click.argument("task", required=False, shell_complete=completion.tasks)
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
 @argument_options
@@ -110,7 +97,18 @@ call_options = params.all_of(*_CALL_OPTIONS, *_ARGUMENT_OPTIONS)
 @pass_cli
 @click.pass_context
 def enqueue(context: click.Context, cli: CliContext, /, **given: Any) -> None:
-    """Enqueue a job, or a file of them."""
+    """Enqueue a job and print its id.
+
+    A VALUE that is valid JSON is read as JSON, any other as text; with an app, the task's
+    annotations decide. A KEY is an identifier, so http://a/?b=c is a VALUE. A line of --from is a
+    JSON object with "task", and optionally "args", "kwargs" and the options below by name, such as
+    "max_attempts".
+
+    \b
+      jobqueue enqueue add 2 3
+      jobqueue enqueue send_mail ada@example.org subject="Hello" --delay 5m
+      jobqueue enqueue add --args '[2, 3]' --wait
+    """  # noqa: D301 - of click.
     if given["source"] is not None:
         from jobqueue.cli.commands.bulk import enqueue_from  # rich's progress bar is slow.
 

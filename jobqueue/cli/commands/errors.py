@@ -29,17 +29,7 @@ COLUMNS = [
 ]
 
 
-HELP = """Show what fails, grouped.
-
-By task, type and the function of yours that raised it: attempts in whole hours (1h is this hour and
-the one before), and the jobs that failed in 7 days. To run them again:
-
-\b
-  jobqueue retry --error ID --dry-run
-"""
-
-
-@click.command("errors", cls=Command, help=HELP)
+@click.command("errors", cls=Command)
 @option(
     "--since",
     "TIME",
@@ -51,7 +41,14 @@ the one before), and the jobs that failed in 7 days. To run them again:
 @whole_option("--limit", "Show at most N; 0 shows all, up to 1,000.", default="50")
 @pass_cli
 def errors(cli: CliContext, since: str, task: str | None, limit: int | str) -> None:
-    """Show what fails."""
+    """Show what fails, grouped.
+
+    By task, type and the function of yours that raised it: attempts in whole hours (1h is this hour
+    and the one before), and the jobs that failed in 7 days. To run them again:
+
+    \b
+      jobqueue retry --error ID --dry-run
+    """  # noqa: D301 - of click.
     most = options.whole(limit, "limit", 0, GROUPS_MAX)
     named = wire.a_filter(task=task).task
     found = ErrorGroups(cli.store).find(since, named, most or GROUPS_MAX)

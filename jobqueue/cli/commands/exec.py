@@ -13,21 +13,8 @@ from jobqueue.tasks import Call
 from jobqueue.wire import make_call
 from jobqueue.worker.execute.exec_task import EXEC, NAME
 
-HELP = """Enqueue a command line and print its id.
 
-No shell reads it: each word is one argument. It is run by workers that were started with
---allow-exec, in their environment without $JOBQUEUE_URL and $JOBQUEUE_TOKEN, and with
-$JOBQUEUE_JOB_ID, $JOBQUEUE_ATTEMPT and $JOBQUEUE_FENCE. Exit code 0 is success; the end of what it
-prints is the result, or part of the error.
-
-\b
-  jobqueue exec -- pg_dump --file=/backup/app.sql app
-  jobqueue exec --timeout 10m --cwd /srv/app -- ./import.sh 2026
-  jobqueue exec --wait -- sh -c 'df -h | tail -n +2'
-"""
-
-
-@click.command(NAME, cls=Command, help=HELP)
+@click.command(NAME, cls=Command)
 @click.argument(
     "argv",
     metavar="-- ARGV...",
@@ -51,7 +38,18 @@ prints is the result, or part of the error.
 @pass_cli
 @click.pass_context
 def exec_(context: click.Context, cli: CliContext, /, **given: Any) -> None:
-    """Enqueue a command line."""
+    """Enqueue a command line and print its id.
+
+    No shell reads it: each word is one argument. It is run by workers that were started with
+    --allow-exec, in their environment without $JOBQUEUE_URL and $JOBQUEUE_TOKEN, and with
+    $JOBQUEUE_JOB_ID, $JOBQUEUE_ATTEMPT and $JOBQUEUE_FENCE. Exit code 0 is success; the end of what
+    it prints is the result, or part of the error.
+
+    \b
+      jobqueue exec -- pg_dump --file=/backup/app.sql app
+      jobqueue exec --timeout 10m --cwd /srv/app -- ./import.sh 2026
+      jobqueue exec --wait -- sh -c 'df -h | tail -n +2'
+    """  # noqa: D301 - of click.
     if not given["argv"]:
         raise click.UsageError("Missing ARGV: write the command after --", context)
     enqueue_one(cli, given, lambda: _call(given))

@@ -105,17 +105,7 @@ def _line(run: Run) -> str:
     return line if run.note is None else f"{line}  {run.note}"
 
 
-ADD = """Run a task at fixed times, from now on.
-
-VALUEs and KEY=VALUEs are its arguments, as with enqueue.
-
-\b
-  jobqueue schedules add nightly report --cron "0 3 * * *" --tz Europe/Zurich
-  jobqueue schedules add sync-7 sync 7 --every 5m
-"""
-
-
-@schedules.command(cls=Command, help=ADD)
+@schedules.command(cls=Command)
 @click.argument("name")
 @click.argument("task", shell_complete=completion.tasks)
 @click.argument("values", metavar="[VALUE | KEY=VALUE]...", nargs=-1)
@@ -141,7 +131,14 @@ VALUEs and KEY=VALUEs are its arguments, as with enqueue.
 @flag("--force", "Accept a task that is not known yet.")
 @pass_cli
 def add(cli: CliContext, /, **given: Any) -> None:
-    """Add a schedule."""
+    """Run a task at fixed times, from now on.
+
+    VALUEs and KEY=VALUEs are its arguments, as with enqueue.
+
+    \b
+      jobqueue schedules add nightly report --cron "0 3 * * *" --tz Europe/Zurich
+      jobqueue schedules add sync-7 sync 7 --every 5m
+    """  # noqa: D301 - of click.
     name = options.name(given["name"], "name")
     when = _timing(given["cron_text"], given["every_text"], given["tz"])
     call = call_of(cli, given)
