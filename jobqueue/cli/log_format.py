@@ -5,23 +5,21 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, TextIO, cast
 
 import click
 
 from jobqueue.cli.context import cli_of
-from jobqueue.cli.params import all_of
+from jobqueue.cli.params import F, all_of
 from jobqueue.cli.streams import STDERR
 from jobqueue.cli.tables import console
 from jobqueue.loggers import OwnHandler, get_logger, is_default, root_handlers
 from jobqueue.logs import JsonFormatter, context_of, message_of, traceback_of
 from jobqueue.text import escape_controls, escape_lines
 from jobqueue.worker.json_stderr import JsonStream, captured
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 log = get_logger("jobqueue.cli")
 

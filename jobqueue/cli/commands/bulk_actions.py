@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import click
 
@@ -26,7 +26,7 @@ from jobqueue.bulk_verbs import (
 from jobqueue.cli import completion, params
 from jobqueue.cli.context import FORCE, CliContext, Command, pass_cli
 from jobqueue.cli.errors import MISUSED, CliError, print_error
-from jobqueue.cli.params import flag
+from jobqueue.cli.params import F, flag
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.job_changes import JobChanges
@@ -37,8 +37,6 @@ from jobqueue.store.audit import operator
 from jobqueue.store.jobs import Jobs
 from jobqueue.text import escape_controls, listed
 from jobqueue.wire import changes
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 FILTERS = "--state --task --queue --tag --error"
 UPDATE_FILTERS = "--state --task --in-queue --with-tag"

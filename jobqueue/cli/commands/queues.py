@@ -1,8 +1,5 @@
 """`queues`: what queues there are, and their switches."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
 from jobqueue import options
@@ -19,8 +16,6 @@ from jobqueue.states import WAITING
 from jobqueue.store.audit import operator
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import PauseKind
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 NONE = "none"
 """The word that takes a limit or a rate back."""
@@ -54,11 +49,7 @@ def _pausing(name: str, help_: str) -> None:
         cli.answer({"changed": changed.number, "queues": list(names)}, *said)
 
 
-def _force(function: F) -> F:
-    help_ = "Accept a queue that is not known yet."
-    return flag("--force", help_)(function)
-
-
+_force = flag("--force", "Accept a queue that is not known yet.")
 _queue = click.argument("queue", shell_complete=completion.queues)
 
 _pausing("pause", "Start no more jobs of these queues.\n\nRunning jobs go on.")
