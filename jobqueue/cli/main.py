@@ -15,9 +15,8 @@ from jobqueue.cli.commands.bulk_actions import cancel, delete, retry, update
 from jobqueue.cli.commands.db import db
 from jobqueue.cli.commands.demo import demo
 from jobqueue.cli.commands.doctor import doctor
-from jobqueue.cli.commands.enqueue import enqueue
+from jobqueue.cli.commands.enqueue import enqueue, exec_
 from jobqueue.cli.commands.errors import errors
-from jobqueue.cli.commands.exec import exec_
 from jobqueue.cli.commands.jobs import list_, show, wait, why
 from jobqueue.cli.commands.log import log, undo
 from jobqueue.cli.commands.pauses import pause, resume

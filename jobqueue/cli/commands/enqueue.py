@@ -1,4 +1,4 @@
-"""`enqueue`: one job from the command line, or many from a file."""
+"""`enqueue`: one job from the command line, or many from a file; `exec`: a command line."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -22,6 +22,7 @@ from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
 from jobqueue.text import listed
 from jobqueue.wire import did_you_mean, find_task, job_json, make_call, with_attempts
+from jobqueue.worker.execute.exec_task import EXEC as EXEC_TASK
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
 _DUE_OPTIONS = [
@@ -263,3 +264,57 @@ def _wait(cli: CliContext, id_: int, task: str, *, created: bool, limit: float |
     else:
         print_end(job)
     require_success([job])
+
+
+@click.command(EXEC, cls=Command)
+@click.argument(
+    "argv",
+    metavar="-- ARGV...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=completion.path("file"),
+)
+@option(
+    "--env variables",
+    "KEY=VALUE",
+    "Environment variable of the command; may be repeated.",
+    multiple=True,
+)
+@option(
+    "--cwd",
+    "FOLDER",
+    "Folder in which the command runs. [default: the worker's]",
+    completion.path("dir"),
+)
+@job_options
+@pass_cli
+@click.pass_context
+def exec_(context: click.Context, cli: CliContext, /, **given: Any) -> None:
+    """Enqueue a command line and print its id.
+
+    No shell reads it: each word is one argument. It is run by workers that were started with
+    --allow-exec, in their environment without $JOBQUEUE_URL and $JOBQUEUE_TOKEN, and with
+    $JOBQUEUE_JOB_ID, $JOBQUEUE_ATTEMPT and $JOBQUEUE_FENCE. Exit code 0 is success; the end of what
+    it prints is the result, or part of the error.
+
+    \b
+      jobqueue exec -- pg_dump --file=/backup/app.sql app
+      jobqueue exec --timeout 10m --cwd /srv/app -- ./import.sh 2026
+      jobqueue exec --wait -- sh -c 'df -h | tail -n +2'
+    """  # noqa: D301 - of click.
+    if not given["argv"]:
+        raise click.UsageError("Missing ARGV: write the command after --", context)
+    enqueue_one(cli, given, lambda: _exec_call(given))
+    if not (cli.json or given["waits"] or cli.monitor.known_by()[EXEC]):
+        cli.note("no worker runs commands yet; start one with: jobqueue worker --allow-exec")
+
+
+def _exec_call(given: dict[str, Any]) -> Call[Any]:
+    argv = [params.clean(word, "argv") for word in given["argv"]]
+    if not argv[0]:
+        raise invalid("argv", "the command is empty; write its name or path after --", "")
+    variables = dict(params.key_value(text, "env") for text in given["variables"])
+    named = {"env": variables, "cwd": given["cwd"] and params.clean(given["cwd"], "cwd")}
+    return make_call(
+        EXEC_TASK, argv, {name: value for name, value in named.items() if value}, changes_of(given)
+    )
