@@ -19,8 +19,7 @@ from jobqueue.cli.commands.enqueue import enqueue, exec_
 from jobqueue.cli.commands.errors import errors
 from jobqueue.cli.commands.jobs import list_, show, wait, why
 from jobqueue.cli.commands.log import log, undo
-from jobqueue.cli.commands.pauses import pause, resume
-from jobqueue.cli.commands.queues import queues
+from jobqueue.cli.commands.queues import pause, queues, resume
 from jobqueue.cli.commands.schedules import schedules
 from jobqueue.cli.commands.stats import prune, stats, tasks, workers
 from jobqueue.cli.commands.top import top

@@ -1,19 +1,21 @@
-"""`queues`: what queues there are, and their switches."""
+"""`queues`: what queues there are, and their switches; `pause`, `resume`: tasks and tags."""
+
+from typing import NamedTuple
 
 import click
 
 from jobqueue import options
 from jobqueue.cli import completion, params
 from jobqueue.cli.commands.bulk_actions import confirm, print_dry_run
-from jobqueue.cli.commands.pauses import change_pauses
 from jobqueue.cli.commands.stats import QUEUES, show
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.params import flag, whole_option
-from jobqueue.errors import invalid
+from jobqueue.errors import InvalidOption, invalid
 from jobqueue.queue_switches import Rate, check_limit
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import WAITING
 from jobqueue.store.audit import operator
+from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import PauseKind
 
@@ -36,6 +38,33 @@ def list_(cli: CliContext) -> None:
     show(cli, cli.monitor.bounded_queues(), QUEUES, "no queue has jobs yet")
 
 
+class Changed(NamedTuple):
+    """What a pause or resume has changed."""
+
+    number: int
+    said: dict[tuple[PauseKind, str], str]
+    """The state of each now, in words."""
+
+
+def _change_pauses(
+    cli: CliContext, verb: str, named: dict[PauseKind, tuple[str, ...]], *, force: bool
+) -> Changed:
+    """Pause or resume what is named. Raises InvalidOption, as `check_names`."""
+    for kind, names in named.items():
+        cli.check_names(kind, names, force=force)
+    change = getattr(Pauses(cli.store, operator()), verb)
+    changed = {
+        (kind, name): bool(change(kind, name))
+        for kind, names in named.items()
+        for name in dict.fromkeys(names)
+    }
+    if verb == "resume" and any(changed.values()):
+        cli.wake_workers()
+    state = "paused" if verb == "pause" else "runs"
+    said = {key: state if new else f"{state} already" for key, new in changed.items()}
+    return Changed(sum(changed.values()), said)
+
+
 def _pausing(name: str, help_: str) -> None:
     @queues.command(name, cls=Command, help=help_)
     @click.argument(
@@ -44,7 +73,7 @@ def _pausing(name: str, help_: str) -> None:
     @_force
     @pass_cli
     def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
-        changed = change_pauses(cli, name, {PauseKind.QUEUE: names}, force=force)
+        changed = _change_pauses(cli, name, {PauseKind.QUEUE: names}, force=force)
         said = [f"{queue} {state}" for (_, queue), state in changed.said.items()]
         cli.answer({"changed": changed.number, "queues": list(names)}, *said)
 
@@ -136,3 +165,44 @@ def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) ->
         confirm(question)
     deleted = QueueControl(cli.store, operator()).purge(queue)
     cli.answer({"deleted": deleted}, f"deleted {counted(deleted, 'job')}")
+
+
+def _of_tasks_and_tags(verb: str, help_: str) -> click.Command:
+    @click.command(verb, cls=Command, help=help_)
+    @params.option(
+        "--task tasks",
+        "NAME",
+        "Jobs of this task; may be repeated.",
+        completion.tasks,
+        multiple=True,
+    )
+    @params.option(
+        "--tag tags", "NAME", "Jobs with this tag; may be repeated.", completion.tags, multiple=True
+    )
+    @flag("--force", "Accept a task or tag that is not known yet.")
+    @pass_cli
+    def command(
+        cli: CliContext, tasks: tuple[str, ...], tags: tuple[str, ...], force: bool
+    ) -> None:
+        if not (tasks or tags):
+            raise InvalidOption(
+                f"{verb}: give --task or --tag; for a queue: jobqueue queues {verb} NAME",
+                field="task",
+            )
+        named = {PauseKind.TASK: tasks, PauseKind.TAG: tags}
+        changed = _change_pauses(cli, verb, named, force=force)
+        document = {"changed": changed.number, "tasks": list(tasks), "tags": list(tags)}
+        said = [f"{kind} {name} {state}" for (kind, name), state in changed.said.items()]
+        cli.answer(document, *said)
+
+    return command
+
+
+pause = _of_tasks_and_tags(
+    "pause",
+    "Start no more jobs of a task, or with a tag.\n\n"
+    "In all queues. Running jobs go on. For a queue: jobqueue queues pause.",
+)
+resume = _of_tasks_and_tags(
+    "resume", "Start jobs of a paused task or tag again.\n\nFor a queue: jobqueue queues resume."
+)
