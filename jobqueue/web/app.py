@@ -1,6 +1,7 @@
 """The ASGI app: request guard, routes, and the one place where errors become responses."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -62,27 +63,21 @@ def create_app(
     )
     api = Api(jobs, jobs.registry if registry is None else registry, guard.open_names)
     dashboard = Dashboard(jobs, guard, api.threads)
-    return WebApp(guard, api, dashboard, authorize, access_log=access_log)
+    return WebApp(guard, api, dashboard, authorize, access_log)
 
 
+@dataclass(eq=False)
 class WebApp:
     """The ASGI app. It answers every request, also after an unexpected error."""
 
-    def __init__(
-        self,
-        guard: RequestGuard,
-        api: Api,
-        dashboard: Dashboard,
-        authorize: Authorize | None,
-        *,
-        access_log: bool,
-    ) -> None:
-        self._guard = guard
-        self._api = api
-        self._dashboard = dashboard
-        self._authorize = authorize
-        self._access_log = access_log
-        routes = [*api.routes(), *dashboard.routes()]
+    _guard: RequestGuard
+    _api: Api
+    _dashboard: Dashboard
+    _authorize: Authorize | None
+    _access_log: bool
+
+    def __post_init__(self) -> None:
+        routes = [*self._api.routes(), *self._dashboard.routes()]
         self._router: ASGIApp = Router(routes, redirect_slashes=False)
 
     @property

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -62,23 +62,19 @@ WAIT = Parameter(
 )
 
 
+@dataclass(eq=False)
 class JobOperations(Operations):
     """What can be done with the jobs of one queue."""
 
-    def __init__(
-        self,
-        queue: JobQueue,
-        jobs: ShownJobs,
-        registry: Registry,
-        names: Callable[[], Names],
-        reads: Threads,
-    ) -> None:
-        self._queue = queue
-        self._jobs = jobs
+    _queue: JobQueue
+    _jobs: ShownJobs
+    _registry: Registry
+    _names: Callable[[], Names]
+    _reads: Threads
+
+    def __post_init__(self) -> None:
         self._pages = JobPages(self._jobs)
-        self._registry = registry
-        self._names, self._reads = names, reads
-        self.waiter = JobWaiter(reads, self._ended)
+        self.waiter = JobWaiter(self._reads, self._ended)
 
     @post(
         "/api/jobs",

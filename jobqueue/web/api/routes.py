@@ -48,7 +48,7 @@ class Api:
             self._of_jobs,
             JobVerbs(jobs, shown, names),
             SwitchOperations(jobs, names),
-            ScheduleOperations(jobs, shown.redaction, registry, self._of_jobs.written),
+            ScheduleOperations(jobs.schedules, shown.redaction, registry, self._of_jobs.written),
             FigureOperations(jobs, registry, open_names),
             ServerOperations(jobs, self),
         )

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
@@ -9,9 +10,8 @@ from starlette.responses import Response
 from jobqueue import options
 from jobqueue.errors import invalid
 from jobqueue.job import Job
-from jobqueue.queue import JobQueue
 from jobqueue.redaction import Redaction
-from jobqueue.schedules.api import DAY, PREVIEW_MAX
+from jobqueue.schedules.api import DAY, PREVIEW_MAX, Schedules
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.timing import Timing, cron, every
 from jobqueue.tasks import Registry
@@ -39,20 +39,15 @@ def _switch(verb: str, summary: str) -> Callable[[Work], Work]:
     return post(path, f"what was changed{summary}", ref("Changed"), refusals=(404,), verb=verb)
 
 
+@dataclass(eq=False)
 class ScheduleOperations(Operations):
-    """What can be done with the schedules of one queue. `written` gives a job that was made."""
+    """What can be done with the schedules of one queue."""
 
-    def __init__(
-        self,
-        queue: JobQueue,
-        redaction: Redaction,
-        registry: Registry,
-        written: Callable[[Job[Any]], dict[str, Any]],
-    ) -> None:
-        self._schedules = queue.schedules
-        self._redaction = redaction
-        self._registry = registry
-        self._written = written
+    _schedules: Schedules
+    _redaction: Redaction
+    _registry: Registry
+    _written: Callable[[Job[Any]], dict[str, Any]]
+    """Gives a job that was made."""
 
     @get("/api/schedules", "what `jobqueue schedules --json` prints", array(ref("Schedule")))
     def _list_schedules(self, _: Asked) -> list[dict[str, Any]]:
