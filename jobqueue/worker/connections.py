@@ -7,13 +7,11 @@ from threading import Lock
 
 from sqlalchemy import URL
 
-from jobqueue.loggers import get_logger
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
 from jobqueue.store.pool import IDLE_SECONDS, WaitPolicy
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.log_context import log
 
 MAIN_CONNECTIONS = 2
 """Connections for claims and outcomes, so that neither waits for the other; upkeep shares them."""

@@ -12,11 +12,11 @@ from jobqueue.records import counted
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.log_context import log
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
-log = get_logger("jobqueue.worker")
 report_log = get_logger("jobqueue.report")
 
 MEMORY_INTERVAL = 1.0  # seconds between two checks of the memory alone

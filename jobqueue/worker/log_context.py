@@ -1,4 +1,4 @@
-"""The fields of log records: the name of the worker, and the job that a record is about.
+"""The worker's logger, and the fields of its records: the worker's name, and the job of each.
 
 Nothing is done per job: a job runs in a copy of a context in which the name stands already.
 """

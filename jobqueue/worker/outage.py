@@ -8,11 +8,9 @@ from collections.abc import Callable
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import DatabaseReplaced
-from jobqueue.loggers import get_logger
 from jobqueue.records import counted, lasting
+from jobqueue.worker.log_context import log
 from jobqueue.worker.process_identity import boottime
-
-log = get_logger("jobqueue.worker")
 
 REPEAT_LOG = 30.0
 """Seconds between two log lines about the same failure."""

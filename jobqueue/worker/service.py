@@ -7,12 +7,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 
-from jobqueue.loggers import get_logger
 from jobqueue.records import counted
-from jobqueue.worker.log_context import thread
+from jobqueue.worker.log_context import log, thread
 from jobqueue.worker.outage import REPEAT_LOG, Outage, first_line
-
-log = get_logger("jobqueue.worker")
 
 BACKOFF_FIRST = 0.1  # seconds
 BACKOFF_MAX = 2.0

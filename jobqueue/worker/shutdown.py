@@ -2,13 +2,10 @@
 
 import time
 
-from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.worker.assembly import Assembly, WorkerParts
-from jobqueue.worker.log_context import about, log_event, name_worker
+from jobqueue.worker.log_context import about, log, log_event, name_worker
 from jobqueue.worker.signal_safe_event import SignalSafeEvent
-
-log = get_logger("jobqueue.worker")
 
 CHILD_EXIT_TIMEOUT = 1.0
 """Seconds for child processes to exit after a stop request, before they are killed."""

@@ -10,19 +10,16 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.events import EventStream
-from jobqueue.loggers import get_logger
 from jobqueue.store.database import Store
 from jobqueue.tasks import Registry
 from jobqueue.worker.assembly import Assembly, WorkerParts
 from jobqueue.worker.handler.run import Middleware
 from jobqueue.worker.isolate.importing import ImportGuard
-from jobqueue.worker.log_context import log_event
+from jobqueue.worker.log_context import log, log_event
 from jobqueue.worker.observe.health import WorkerHealth
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shutdown import Shutdown
 from jobqueue.worker.signal_safe_event import SignalSafeEvent
-
-log = get_logger("jobqueue.worker")
 
 
 class Worker:

@@ -2,13 +2,11 @@
 
 import time
 
-from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.store.claims import Claims
 from jobqueue.store.database import Store
 from jobqueue.worker.inflight import InFlight
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.log_context import log
 
 INTERVAL = 10.0  # seconds between two comparisons that nothing gave reason for
 

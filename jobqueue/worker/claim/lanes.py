@@ -9,13 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sqlalchemy import Connection
 
-from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Outcome
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.log_context import log
 
 SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
 SWEEP_SHARE = 0.1  # of the time, at most, where the sweep takes longer

@@ -4,7 +4,6 @@ import time
 
 from sqlalchemy import Connection
 
-from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
 from jobqueue.store.claims import Claims, WorkerRef
 from jobqueue.store.database import Store
@@ -12,9 +11,8 @@ from jobqueue.worker.claim.claim_reconciler import Reconciler
 from jobqueue.worker.claim.cursors import ClaimCursors, WorkHint
 from jobqueue.worker.claim.lanes import LanePlanner
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.log_context import log
 from jobqueue.worker.shared_poll import SharedPoll
-
-log = get_logger("jobqueue.worker")
 
 STALE_PREFETCH_AGE = 1.0  # seconds that claims may wait while every thread is busy
 LIMITS_INTERVAL = 0.5  # seconds between two looks for limits of the queues of prefetched claims

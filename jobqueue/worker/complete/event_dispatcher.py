@@ -3,10 +3,8 @@
 from queue import Empty, SimpleQueue
 
 from jobqueue.events import Event, EventStream
-from jobqueue.loggers import get_logger
+from jobqueue.worker.log_context import log
 from jobqueue.worker.service import Service
-
-log = get_logger("jobqueue.worker")
 
 EVENTS_MAX = 10_000
 

@@ -9,7 +9,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from jobqueue.events import Event, EventStream
-from jobqueue.loggers import get_logger
 from jobqueue.records import NOT_COMMITTED, AttemptError, Outcome, Succeeded, Unsuccessful
 from jobqueue.states import OutcomeKind, State
 from jobqueue.store.claims import WorkerRef
@@ -18,10 +17,8 @@ from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.worker.claim.lanes import LanePlanner
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.log_context import about
+from jobqueue.worker.log_context import about, log
 from jobqueue.worker.observe.metrics import Metrics
-
-log = get_logger("jobqueue.worker")
 
 
 class OutcomeWriter:

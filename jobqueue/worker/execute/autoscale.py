@@ -9,12 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jobqueue.loggers import get_logger
 from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.log_context import log
 from jobqueue.worker.service import Service
-
-log = get_logger("jobqueue.worker")
 
 CHECK_INTERVAL = 1.0  # seconds between two checks, at most
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from jobqueue import fork_guard
 from jobqueue.errors import AttemptTimeout, JobCancelled
-from jobqueue.loggers import get_logger
 from jobqueue.records import Claim
 from jobqueue.tasks import Task
 from jobqueue.worker.execute.executor import Executor
@@ -20,9 +19,7 @@ from jobqueue.worker.handler.context import Attempt, stack_of
 from jobqueue.worker.handler.outcomes import interrupted, released
 from jobqueue.worker.handler.run import EndForks
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.log_context import thread
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.log_context import log, thread
 
 ALIVE_INTERVAL = 0.25  # seconds between two timestamps that the loop sets
 BLOCKED_AFTER = 1.0  # seconds without a timestamp after which the loop counts as blocked

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from jobqueue.loggers import get_logger
 from jobqueue.records import Claim, Unsuccessful
 from jobqueue.states import OutcomeKind, State
 from jobqueue.store.claims import Claims
@@ -30,9 +29,7 @@ from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.inflight import InFlight, Unbegun
 from jobqueue.worker.isolate.child_handle import RemoteAttempt
 from jobqueue.worker.isolate.pool import NO_PROCESS_DELAY, NoProcess, ProcessPool
-from jobqueue.worker.log_context import about
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.log_context import about, log
 
 UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last
 UNKNOWN_TASK_LOG_INTERVAL = 60.0  # seconds between two log lines about the same task

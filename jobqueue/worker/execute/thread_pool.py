@@ -3,13 +3,11 @@
 import threading
 import time
 
-from jobqueue.loggers import get_logger
 from jobqueue.worker import log_context
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.log_context import log
 from jobqueue.worker.signal_safe_event import SignalSafeEvent
-
-log = get_logger("jobqueue.worker")
 
 
 class ThreadPool:

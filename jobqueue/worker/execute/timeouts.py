@@ -6,17 +6,14 @@ the attempt is recorded as timed out, and another thread is started in its place
 
 from collections.abc import Callable
 
-from jobqueue.loggers import get_logger
 from jobqueue.worker.execute.event_loop import AsyncRunner
 from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.handler.outcomes import timed_out
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.pool import ProcessPool
-from jobqueue.worker.log_context import about
+from jobqueue.worker.log_context import about, log
 from jobqueue.worker.service import Service
-
-log = get_logger("jobqueue.worker")
 
 CHECK_INTERVAL = 0.5  # seconds, at most, between two checks
 

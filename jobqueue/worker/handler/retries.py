@@ -1,14 +1,11 @@
 """Decides whether an attempt that failed is followed by another one, and when."""
 
 from jobqueue.backoff import Backoff
-from jobqueue.loggers import get_logger
 from jobqueue.options import DEFAULT_BACKOFF, SECONDS_MAX
 from jobqueue.records import AttemptError, Unsuccessful
 from jobqueue.states import OutcomeKind, State
 from jobqueue.worker.handler.context import Attempt
-from jobqueue.worker.log_context import about
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.log_context import about, log
 
 
 def retry_or_fail(

@@ -8,13 +8,10 @@ from typing import Any
 
 from jobqueue import fork_guard
 from jobqueue.errors import JobQueueError
-from jobqueue.loggers import get_logger
 from jobqueue.records import Outcome, Succeeded, Unsuccessful
 from jobqueue.worker.handler import outcomes
 from jobqueue.worker.handler.context import Attempt, JobContext, enter
-from jobqueue.worker.log_context import about
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.log_context import about, log
 
 Middleware = Callable[[JobContext, Callable[[], Any]], Any]
 Completion = Callable[[Attempt, Coroutine[Any, Any, Any]], Any]

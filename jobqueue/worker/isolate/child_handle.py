@@ -23,7 +23,6 @@ from typing import Any, NamedTuple, Protocol
 from msgspec.structs import asdict, replace
 
 from jobqueue.errors import JobQueueError
-from jobqueue.loggers import get_logger
 from jobqueue.os_signals import signal_name
 from jobqueue.records import AttemptError, Outcome, Succeeded, Unsuccessful, format_bytes
 from jobqueue.states import OutcomeKind, State
@@ -32,10 +31,9 @@ from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.importing import TaskRef
 from jobqueue.worker.isolate.log_forwarding import replay
 from jobqueue.worker.isolate.message_socket import MessageSocket
+from jobqueue.worker.log_context import log
 from jobqueue.worker.orphan_guard import orphan_guard
 from jobqueue.worker.process_identity import peak_memory
-
-log = get_logger("jobqueue.worker")
 
 POLL_INTERVAL = 0.5  # seconds between two checks of the child's memory, and whether it lives
 SIGTERM_DELAY = 0.25  # seconds from a request to stop to SIGTERM: for handlers that check it

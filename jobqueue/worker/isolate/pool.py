@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from sqlalchemy import URL
 
 from jobqueue.errors import AttemptTimeout, ConfigurationError
-from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Claim, Outcome, Succeeded, Unsuccessful
 from jobqueue.states import OutcomeKind, State
 from jobqueue.store.urls import as_text
@@ -22,9 +21,7 @@ from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.child_handle import Answer, ChildExit, ChildHandle, Gate, RemoteAttempt
 from jobqueue.worker.isolate.importing import task_ref, unreachable_reason
 from jobqueue.worker.json_stderr import is_json
-from jobqueue.worker.log_context import about, worker_name
-
-log = get_logger("jobqueue.worker")
+from jobqueue.worker.log_context import about, log, worker_name
 
 IDLE_MAX = 60.0  # seconds after which an idle child is ended
 NO_PROCESS_DELAY = 0.5  # seconds until a thread tries again to start a process

@@ -15,10 +15,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from jobqueue.loggers import get_logger
+from jobqueue.worker.log_context import log
 from jobqueue.worker.observe.health import Health, WorkerHealth
-
-log = get_logger("jobqueue.worker")
 
 LOOPBACK = "127.0.0.1"
 UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE

@@ -3,18 +3,15 @@
 from collections.abc import Callable, Iterable
 
 from jobqueue.errors import DatabaseReplaced
-from jobqueue.loggers import get_logger
 from jobqueue.records import Registration, counted
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.completion import Completion
 from jobqueue.store.leases import Leases
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.log_context import about
+from jobqueue.worker.log_context import about, log
 from jobqueue.worker.process_identity import Identity, boottime
 from jobqueue.worker.service import Service
 from jobqueue.worker.settings import WorkerSettings
-
-log = get_logger("jobqueue.worker")
 
 CANCEL_POLL_INTERVAL = 0.5  # seconds between two reads of the cancel requests
 BEATS_PER_LEASE = 3

@@ -7,17 +7,14 @@ from typing import NamedTuple
 from sqlalchemy.exc import DBAPIError
 
 from jobqueue.events import Event, EventStream
-from jobqueue.loggers import get_logger
 from jobqueue.records import AttemptError, Lease, ReapedJob
 from jobqueue.states import FINAL, State
 from jobqueue.store.leases import BATCH, Leases
 from jobqueue.worker.inflight import InFlight
-from jobqueue.worker.log_context import about
+from jobqueue.worker.log_context import about, log
 from jobqueue.worker.process_identity import Identity, boottime, is_gone
 from jobqueue.worker.service import Service
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
-
-log = get_logger("jobqueue.worker")
 
 REAP_INTERVAL = 1.0  # seconds between two rounds
 OVERDUE_SHARE = 0.5

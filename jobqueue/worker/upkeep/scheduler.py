@@ -3,14 +3,11 @@
 from collections.abc import Callable
 
 from jobqueue.events import Event, EventStream
-from jobqueue.loggers import get_logger
 from jobqueue.store.maintenance import BATCH, Maintenance
-from jobqueue.worker.log_context import about
+from jobqueue.worker.log_context import about, log
 from jobqueue.worker.process_identity import boottime
 from jobqueue.worker.service import Service
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
-
-log = get_logger("jobqueue.worker")
 
 SOON = 0.01  # seconds until the next round after one that found work
 

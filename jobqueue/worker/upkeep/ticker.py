@@ -5,19 +5,17 @@ from collections.abc import Callable, Sequence
 
 from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.errors import EnqueueRefused, QueueFull
-from jobqueue.loggers import get_logger
 from jobqueue.new_jobs import NewJob
 from jobqueue.records import counted
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.scheduled_calls import new_job
 from jobqueue.store.schedule_ticks import CATCH_UP_BATCH, Ticked, TickFailed, Ticks
 from jobqueue.tasks import Registry
+from jobqueue.worker.log_context import log
 from jobqueue.worker.outage import REPEAT_LOG
 from jobqueue.worker.process_identity import boottime
 from jobqueue.worker.service import Service
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
-
-log = get_logger("jobqueue.worker")
 
 LOOK_INTERVAL = with_slack(1.0)
 """Seconds after which a schedule that was added is seen."""
