@@ -60,7 +60,7 @@ LAYERS: list[list[str]] = [
     + ["worker/signal_safe_event", "worker/connections", "worker/outage"],
     ["worker/handler/*"],
     ["logs", "worker/json_stderr", "worker/inflight", "worker/shared_poll"]
-    + ["worker/capacity", "worker/lease_state"],
+    + ["worker/capacity", "worker/lease_state", "worker/event_dispatcher"],
     ["worker/isolate/*"],
     ["worker/claim/*"],
     ["worker/execute/*"],

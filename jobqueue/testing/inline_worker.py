@@ -27,6 +27,7 @@ from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
+from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.execute.event_loop import AsyncRunner
 from jobqueue.worker.execute.executor import Executor
 from jobqueue.worker.handler.context import Attempt
@@ -89,13 +90,13 @@ class Inline:
         self._jobs = Jobs(store)
         self._inflight = inflight = InFlight(settings.concurrency, settings.lease)
         self._handlers = _Handlers(tuple(middleware), settings.max_snoozes)
+        self._events = EventDispatcher(events)
         self._writer = OutcomeWriter(
             store,
             Completion(store),
             inflight,
             NAME,
-            publish=events.emit,
-            events=events,
+            events=self._events,
             metrics=Metrics(inflight),
         )
         self._executor = Executor(
@@ -225,6 +226,7 @@ class Inline:
             writer.one_by_one()
         else:
             writer.acknowledge()
+        self._events.tick()
         return self._ran(outcome)
 
     def _ran(self, outcome: Outcome) -> Ran:

@@ -29,9 +29,9 @@ from jobqueue.worker.claim.lanes import LanePlanner
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.claim_and_complete import SingleWriterLoop
 from jobqueue.worker.complete.completer import Completer
-from jobqueue.worker.complete.event_dispatcher import EventDispatcher
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.connections import Connections
+from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.execute.autoscale import Scaler
 from jobqueue.worker.execute.event_loop import AsyncRunner
 from jobqueue.worker.execute.exec_task import WithExec
@@ -243,8 +243,7 @@ class Assembly:
             Completion(self.store),
             self.inflight,
             name,
-            publish=event_dispatcher.publish,
-            events=self._events,
+            events=event_dispatcher,
             metrics=self.metrics,
             lanes=lanes,
         )
@@ -311,8 +310,7 @@ class Assembly:
                 shared_poll,
                 self._settings.poll,
                 wakeups.wake_all_workers,
-                publish=event_dispatcher.publish,
-                events=self._events,
+                event_dispatcher,
             ),
             Reaper(
                 self._leases,
@@ -320,8 +318,7 @@ class Assembly:
                 self.inflight,
                 me,
                 reaped=wakeups.reaped,
-                publish=event_dispatcher.publish,
-                events=self._events,
+                events=event_dispatcher,
             ),
             Pruner(self._maintenance, self._settings.retention),
             Ticker(

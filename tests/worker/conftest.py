@@ -20,7 +20,7 @@ from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.store.database import Store
 from jobqueue.worker.assembly import Assembly, WorkerParts
 from jobqueue.worker.claim.planner import ClaimPlanner
-from jobqueue.worker.complete.event_dispatcher import EventDispatcher
+from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import name_worker

@@ -14,6 +14,7 @@ from jobqueue.records import Registration
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.leases import HOST_PEERS, PEERS, Leases
 from jobqueue.worker import process_identity
+from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.upkeep.scheduler import Scheduler
 from jobqueue.worker.shared_poll import SharedPoll
@@ -179,8 +180,7 @@ class Fleet:
             inflight,
             me,
             reaped=lambda _: None,
-            publish=lambda _: None,
-            events=EventStream(),
+            events=EventDispatcher(EventStream()),
         )
 
 

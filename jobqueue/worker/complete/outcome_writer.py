@@ -1,14 +1,13 @@
 """The outcome writer: writes outcomes to the database, and retries until it answers."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from queue import Empty
 
 from msgspec.structs import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
-from jobqueue.events import Event, EventStream
 from jobqueue.records import NOT_COMMITTED, AttemptError, Outcome, Succeeded, Unsuccessful
 from jobqueue.states import OutcomeKind, State
 from jobqueue.store.claims import WorkerRef
@@ -16,6 +15,7 @@ from jobqueue.store.completion import Completion
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.worker.claim.lanes import LanePlanner
+from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about, log
 from jobqueue.worker.observe.metrics import Metrics
@@ -31,8 +31,7 @@ class OutcomeWriter:
         inflight: InFlight,
         name: str,
         *,
-        publish: Callable[[Event], None],
-        events: EventStream,
+        events: EventDispatcher,
         metrics: Metrics,
         lanes: LanePlanner | None = None,
     ) -> None:
@@ -40,7 +39,6 @@ class OutcomeWriter:
         self._completion = completion
         self.inflight = inflight
         self._name = name
-        self._publish = publish
         self._events = events
         self._metrics = metrics
         self._lanes = lanes
@@ -158,18 +156,7 @@ class OutcomeWriter:
             kind = outcome.outcome if error is None else OutcomeKind.ERRORED
             _log(outcome, state)
         for event in dict.fromkeys((str(kind), state.value)):
-            if self._events.wanted(event):
-                self._publish(
-                    Event(
-                        event,
-                        claim.id,
-                        claim.task,
-                        claim.queue,
-                        claim.attempt,
-                        error,
-                        outcome.duration,
-                    )
-                )
+            self._events.publish(event, claim, error, outcome.duration)
 
     def one_by_one(self) -> None:
         """Write a batch that was refused for its content outcome by outcome.

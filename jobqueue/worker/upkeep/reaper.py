@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
-from jobqueue.events import Event, EventStream
 from jobqueue.records import AttemptError, Lease, ReapedJob
 from jobqueue.states import FINAL, State
 from jobqueue.store.leases import BATCH, Leases
+from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about, log
 from jobqueue.worker.process_identity import Identity, boottime, is_gone
@@ -46,8 +46,7 @@ class Reaper(Service):
         me: Identity,
         *,
         reaped: Callable[[Sequence[ReapedJob]], None],
-        publish: Callable[[Event], None],
-        events: EventStream,
+        events: EventDispatcher,
     ) -> None:
         super().__init__("reaper")
         self._leases = leases
@@ -56,7 +55,6 @@ class Reaper(Service):
         self._inflight = inflight
         self._me = me
         self._reaped = reaped
-        self._publish = publish
         self._events = events
         self._seen: dict[int, Seen] = {}
         self._polled_at = float("-inf")
@@ -84,7 +82,10 @@ class Reaper(Service):
                 *(job.id, job.task, job.worker, job.state),
                 extra=about(job, "lost", error_type=LOST),
             )
-            self._publish_events(job)
+            error = AttemptError(LOST, f"worker {job.worker} was lost", None)
+            self._events.publish("lost", job, error)
+            if job.state in FINAL:
+                self._events.publish(job.state.value, job, error)
         if ended or lost:
             self._reaped(lost)
         # Behind a lease that has ended the next peers come into sight.
@@ -129,10 +130,3 @@ class Reaper(Service):
         if ended:
             log.warning("worker %s (%s, pid %d): %s", lease.name, lease.host, lease.pid, why)
         return ended
-
-    def _publish_events(self, job: ReapedJob) -> None:
-        error = AttemptError(LOST, f"worker {job.worker} was lost", None)
-        names = ("lost", job.state.value) if job.state in FINAL else ("lost",)
-        for name in names:
-            if self._events.wanted(name):
-                self._publish(Event(name, job.id, job.task, job.queue, job.attempt, error))

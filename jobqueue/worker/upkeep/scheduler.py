@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from jobqueue.events import Event, EventStream
 from jobqueue.store.maintenance import BATCH, Maintenance
+from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.log_context import about, log
 from jobqueue.worker.process_identity import boottime
 from jobqueue.worker.service import Service
@@ -21,9 +21,7 @@ class Scheduler(Service):
         shared_poll: SharedPoll,
         poll: float,
         promoted: Callable[[], None],
-        *,
-        publish: Callable[[Event], None],
-        events: EventStream,
+        events: EventDispatcher,
     ) -> None:
         super().__init__("scheduler")
         self._maintenance = maintenance
@@ -32,7 +30,6 @@ class Scheduler(Service):
         self._polled_at = float("-inf")
         self._poll = with_slack(poll)
         self._promoted = promoted
-        self._publish = publish
         self._events = events
 
     def tick(self) -> float:
@@ -67,8 +64,7 @@ class Scheduler(Service):
         expired = self._maintenance.expire()
         for job in expired:
             log.info("job %d (%s) expired before it began", job.id, job.task, extra=about(job))
-            if self._events.wanted("cancelled"):
-                self._publish(Event("cancelled", job.id, job.task, job.queue, job.attempt))
+            self._events.publish("cancelled", job)
         return len(expired)
 
 

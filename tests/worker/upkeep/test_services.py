@@ -9,15 +9,16 @@ from sqlalchemy.exc import OperationalError
 
 from jobqueue import JobQueue, State
 from jobqueue.store.clock import after
-from jobqueue.events import Event, EventStream
+from jobqueue.events import EventStream
+from jobqueue.records import ExpiredJob
 from jobqueue.store.notify.notifier import Wakeup
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.upkeep import listener as listener_module
 from jobqueue.worker.upkeep.pruner import PRUNE_INTERVAL
 from jobqueue.worker import process_identity
-from jobqueue.worker.complete import event_dispatcher
-from jobqueue.worker.complete.event_dispatcher import EventDispatcher
+from jobqueue.worker import event_dispatcher
+from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker import exit_conditions
 from jobqueue.worker.exit_conditions import ExitWatch
 from jobqueue.worker.upkeep.listener import Listener
@@ -52,8 +53,7 @@ def alone(
     shared_poll = SharedPoll(worker.store, leases, worker.inflight, process_identity.this_process())
     scheduler = Scheduler(
         *(Maintenance(worker.store), shared_poll, poll, promoted),
-        publish=lambda event: None,
-        events=EventStream(),
+        events=EventDispatcher(EventStream()),
     )
     return scheduler
 
@@ -289,8 +289,8 @@ def _rows(worker: Any) -> int:
 # The announcer
 
 
-def event(number: int = 1, name: str = "failed") -> Event:
-    return Event(name, number, "work", "default", 1)
+def publish(announcer: EventDispatcher, number: int, name: str = "failed") -> None:
+    announcer.publish(name, ExpiredJob(number, "work", "default", 1))
 
 
 def test_subscribers_hear_in_order_and_one_that_raises_stops_nobody(lines: Any) -> None:
@@ -300,8 +300,8 @@ def test_subscribers_hear_in_order_and_one_that_raises_stops_nobody(lines: Any) 
     stream.subscribe("failed", lambda event: heard.append(event.job))
     announcer = EventDispatcher(stream)
     for number in range(3):
-        announcer.publish(event(number))
-    announcer.publish(event(9, "succeeded"))
+        publish(announcer, number)
+    publish(announcer, 9, "succeeded")
     assert announcer.tick() is None
     assert heard == [0, 1, 2]
     assert len(lines(40, "raised for job")) == 3
@@ -312,7 +312,7 @@ def test_what_is_pending_at_the_end_is_still_told() -> None:
     heard: list[int] = []
     stream.subscribe("failed", lambda event: heard.append(event.job))
     announcer = EventDispatcher(stream)
-    announcer.publish(event(1))
+    publish(announcer, 1)
     announcer.start()
     announcer.stop()
     assert announcer.join(60)
@@ -328,14 +328,14 @@ def test_events_beyond_a_bound_are_dropped_and_counted(
     stream.subscribe("failed", lambda event: heard.append(event.job))
     announcer = EventDispatcher(stream)
     for number in range(1511):
-        announcer.publish(event(number))
+        publish(announcer, number)
     announcer.tick()
     assert heard == list(range(10))
     assert lines(WARNING, "too slow") == [
         "subscribers are too slow: 1 events dropped",
         "subscribers are too slow: 1001 events dropped",
     ]
-    announcer.publish(event(5))
+    publish(announcer, 5)
     announcer.tick()
     assert len(heard) == 11
 

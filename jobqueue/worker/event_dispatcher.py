@@ -3,6 +3,7 @@
 from queue import Empty, SimpleQueue
 
 from jobqueue.events import Event, EventStream
+from jobqueue.records import AttemptError, Claim, ExpiredJob, ReapedJob
 from jobqueue.worker.log_context import log
 from jobqueue.worker.service import Service
 
@@ -15,17 +16,26 @@ class EventDispatcher(Service):
     def __init__(self, events: EventStream) -> None:
         super().__init__("event dispatcher")
         self._events = events
+        self.wanted = events.wanted
         self._pending: SimpleQueue[Event] = SimpleQueue()
         self._dropped = 0
 
-    def publish(self, event: Event) -> None:
-        """Queue an event. Beyond EVENTS_MAX, events are dropped and counted."""
+    def publish(
+        self,
+        name: str,
+        job: Claim | ReapedJob | ExpiredJob,
+        error: AttemptError | None = None,
+        duration: float | None = None,
+    ) -> None:
+        """Queue an event that has subscribers. Beyond EVENTS_MAX it is dropped and counted."""
+        if not self._events.wanted(name):
+            return
         if self._pending.qsize() >= EVENTS_MAX:
             self._dropped += 1
             if self._dropped % 1000 == 1:
                 log.warning("subscribers are too slow: %d events dropped", self._dropped)
             return
-        self._pending.put(event)
+        self._pending.put(Event(name, job.id, job.task, job.queue, job.attempt, error, duration))
         self.wake()
 
     def tick(self) -> float | None:
