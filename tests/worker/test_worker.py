@@ -13,7 +13,7 @@ from jobqueue.errors import InvalidOption, SchemaOutdated
 from jobqueue.store.leases import Leases
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.stats import Monitor
-from jobqueue.worker.assembly import Assembly
+from jobqueue.worker.assembly import WorkerParts
 from tests.worker.conftest import Stepped
 
 WARNING = 30
@@ -35,7 +35,7 @@ def test_a_worker_runs_jobs_and_their_results_come_back(jobs: JobQueue) -> None:
     assert Monitor(jobs.store).workers() == [], "a lease is given back in the end"
 
 
-@pytest.mark.parametrize("step", [(Leases, "register"), (Assembly, "_observers")])
+@pytest.mark.parametrize("step", [(Leases, "register"), (WorkerParts, "_observers")])
 def test_a_start_that_fails_leaves_nothing_open(
     jobs: JobQueue, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]
 ) -> None:

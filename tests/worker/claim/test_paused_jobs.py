@@ -148,7 +148,7 @@ def test_what_may_have_put_jobs_in_front_makes_it_search_again_at_once(
     if event == "an operator's action":
         behind.act()
     elif event == "the end of a worker":
-        other.assembly._leases.deregister(other.inflight.lease.worker.id)
+        other.heartbeat._leases.deregister(other.inflight.lease.worker.id)
     else:
         behind.jobs.resume(task="free")
     assert front in behind.until_it_rests()

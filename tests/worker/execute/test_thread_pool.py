@@ -47,7 +47,7 @@ def test_slots_open_and_close_without_interrupting_a_job(
         held = [hold.enqueue() for _ in range(3)]
         assert begun.acquire(timeout=30)
         worker._parts.thread_pool.resize(3)
-        worker._parts.wakeups.wake_claimer()
+        worker._parts.wake_claimer()
         assert begun.acquire(timeout=30)
         assert begun.acquire(timeout=30)
         worker._parts.thread_pool.resize(1)
