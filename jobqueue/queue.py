@@ -39,6 +39,7 @@ from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.transaction_argument import SyncTransaction, Transaction
 from jobqueue.store.urls import masked
 from jobqueue.tasks import AsyncTask, Call, Registry, Task, TaskDecorator
+from jobqueue.worker.assembly import Assembly
 from jobqueue.worker.handler.context import running_attempt
 from jobqueue.worker.handler.run import Middleware
 from jobqueue.worker.isolate.importing import ImportGuard
@@ -352,16 +353,15 @@ class JobQueue(JobVerbs):
 
     def worker_of(self, settings: WorkerSettings) -> Worker:
         """`worker` with settings that have been checked."""
-        return Worker(
-            self.store.url,
+        assembly = Assembly(
             self.registry,
             settings,
             events=self.events,
             middleware=self.middleware,
             enqueue_hooks=self.enqueue_hooks,
             handlers=self.store,
-            declared=partial(write_declarations, self._jobs.limits, self.registry),
         )
+        return Worker(assembly, partial(write_declarations, self._jobs.limits, self.registry))
 
     def close(self) -> None:
         """Send pending wake-ups and close idle connections."""

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from sqlalchemy import URL
-
 from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.events import EventStream
 from jobqueue.records import ReapedJob
@@ -61,14 +59,13 @@ class Assembly:
 
     def __init__(
         self,
-        url: str | URL,
         registry: Registry,
         settings: WorkerSettings,
         *,
         events: EventStream,
         middleware: Sequence[Middleware],
-        enqueue_hooks: Sequence[EnqueueHook],
-        handlers: Store | None,
+        enqueue_hooks: Sequence[EnqueueHook],  # For the jobs of schedules.
+        handlers: Store,
     ) -> None:
         self.registry = registry = WithExec(registry) if settings.allow_exec else registry
         self.settings = settings
@@ -79,7 +76,7 @@ class Assembly:
         self.metrics = Metrics(inflight)
         self.exit_conditions = stop = ExitConditions()
         self.connections = Connections(
-            url, handlers, at_work=lambda: bool(inflight.held), gives_up=stop.is_over
+            handlers, at_work=lambda: bool(inflight.held), gives_up=stop.is_over
         )
         self.store = self.connections.main
         self.process_pool = ProcessPool(

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 
-from sqlalchemy import URL
-
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.leases import Leases
@@ -30,24 +28,20 @@ class Connections:
     """
 
     def __init__(
-        self,
-        url: str | URL,
-        handlers: Store | None,
-        *,
-        at_work: Callable[[], bool],
-        gives_up: Callable[[], bool],
+        self, handlers: Store, *, at_work: Callable[[], bool], gives_up: Callable[[], bool]
     ) -> None:
         self._at_work = at_work
         self._turn = Lock()
-        self._given = handlers is not None
         self.wait_policy = WaitPolicy(math.inf, gives_up)
-        self.handlers = Store(url) if handlers is None else handlers
-        """For handlers that use the queue."""
-        self.heartbeat = Store(url, connections=1, wait_policy=self.wait_policy, idle=math.inf)
+        self.handlers = handlers
+        """For handlers that use the queue: the program's own, which it closes."""
+        self.heartbeat = Store(
+            handlers.url, connections=1, wait_policy=self.wait_policy, idle=math.inf
+        )
         """For the heartbeat, which neither claims nor upkeep nor a full server can delay."""
         self.main = Store(
-            url,
-            named=handlers is None or handlers.named,
+            handlers.url,
+            named=handlers.named,
             connections=MAIN_CONNECTIONS_IN_FILE
             if self.heartbeat.backend.single_writer
             else MAIN_CONNECTIONS,
@@ -60,11 +54,9 @@ class Connections:
             self.upkeep = self.main.through(self._in_turn)
 
     def close(self) -> None:
-        """Close the stores, except one for handlers that was passed in."""
+        """Close the stores, but for that of the handlers."""
         self.main.close()
         self.heartbeat.close()
-        if not self._given:
-            self.handlers.close()
 
     def leave(self, worker: WorkerRef | None) -> None:
         """Delete the worker's lease, if it has one, and close the stores."""

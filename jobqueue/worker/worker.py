@@ -1,23 +1,17 @@
 """The worker as its program sees it: start, stop, wait; its health and its figures."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Self
 
-from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from jobqueue.enqueue_hooks import EnqueueHook
-from jobqueue.events import EventStream
 from jobqueue.store.database import Store
-from jobqueue.tasks import Registry
 from jobqueue.worker.assembly import Assembly, WorkerParts
-from jobqueue.worker.handler.run import Middleware
 from jobqueue.worker.isolate.importing import ImportGuard
 from jobqueue.worker.log_context import log, log_event
 from jobqueue.worker.observe.health import WorkerHealth
-from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shutdown import Shutdown
 from jobqueue.worker.signal_safe_event import SignalSafeEvent
 
@@ -27,27 +21,12 @@ class Worker:
 
     def __init__(
         self,
-        url: str | URL,
-        registry: Registry,
-        settings: WorkerSettings,
-        *,
-        events: EventStream | None = None,
-        middleware: Sequence[Middleware] = (),
-        enqueue_hooks: Sequence[EnqueueHook] = (),  # For the jobs of schedules.
-        handlers: Store | None = None,  # The store that handlers use; None creates one.
-        declared: Callable[[Store], None] | None = None,  # Writes the app's queue limits.
+        assembly: Assembly,
+        declared: Callable[[Store], None],  # Writes the app's queue limits.
     ) -> None:
-        self.settings = settings
+        self.settings = assembly.settings
         self._declared = declared
-        self._assembly = assembly = Assembly(
-            url,
-            registry,
-            settings,
-            events=events or EventStream(),
-            middleware=middleware,
-            enqueue_hooks=enqueue_hooks,
-            handlers=handlers,
-        )
+        self._assembly = assembly
         self._inflight = assembly.inflight
         self._exit_conditions = assembly.exit_conditions
         self._connections = assembly.connections
@@ -72,8 +51,7 @@ class Worker:
             self._assembly.process_pool.check()
             store = self._assembly.store
             store.require_schema()
-            if self._declared is not None:
-                self._declared(store)
+            self._declared(store)
             self._parts = parts = self._assembly.build()
             self.name = parts.name
             parts.heartbeat.register()
