@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
 
 from jobqueue.errors import AttemptTimeout, ClaimLost, JobCancelled
 from jobqueue.records import Claim, Outcome, Unsuccessful
@@ -21,11 +20,12 @@ _CLAIMED_AT = attrgetter("started_at")
 _job_of = attrgetter("task", "args", "run_at")
 
 
-class Unbegun(NamedTuple):
+class Unbegun(Exception):
     """A claim was dispatched, and its handler was not entered."""
 
-    outcome: Unsuccessful | None
-    """None: the claim is not this worker's any more, or its outcome is written already."""
+    def __init__(self, outcome: Unsuccessful | None) -> None:
+        self.outcome = outcome
+        """None: the claim is not this worker's any more, or its outcome is written already."""
 
 
 class Inbox(SimpleQueue["Claim | None"]):

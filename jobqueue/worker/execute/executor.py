@@ -35,13 +35,6 @@ UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logg
 UNKNOWN_TASK_LOG_INTERVAL = 60.0  # seconds between two log lines about the same task
 
 
-class NotStarted(Exception):
-    """A claim may not start; `outcome` is what to write, None if there is nothing to write."""
-
-    def __init__(self, refusal: Unbegun) -> None:
-        self.outcome = refusal.outcome
-
-
 class Executor:
     """Runs the claims of one worker. May be used from any thread.
 
@@ -110,7 +103,7 @@ class Executor:
 
     def not_run(self, claim: Claim, error: BaseException) -> None:
         """Record why a claim did not come to an outcome of its handler."""
-        if isinstance(error, NotStarted):
+        if isinstance(error, Unbegun):
             if error.outcome is not None:
                 self._inflight.outbox.put(error.outcome)
             return
@@ -122,20 +115,20 @@ class Executor:
     def may_start(self, claim: Claim) -> Task[..., Any] | None:
         """Return the task of a claim that may start now; None: the lease is in doubt.
 
-        Then the next heartbeat decides. Raises NotStarted.
+        Then the next heartbeat decides. Raises Unbegun.
         """
         refusal = self._inflight.refusal(claim)
         if refusal is not None:
-            raise NotStarted(refusal)
+            raise refusal
         if not self._inflight.lease.good():
             return None
         if claim.expires_at is not None and _is_late(claim, claim.expires_at):
-            raise NotStarted(Unbegun(cancelled_unbegun(claim, "expired")))
+            raise Unbegun(cancelled_unbegun(claim, "expired"))
         task = self._registry.find(claim.task)
         if task is None:
-            raise NotStarted(Unbegun(self._unknown_task(claim)))
+            raise Unbegun(self._unknown_task(claim))
         if claim.deadline_at is not None and time_left(claim) <= 0:
-            raise NotStarted(Unbegun(deadline_passed(claim)))
+            raise Unbegun(deadline_passed(claim))
         return task
 
     def prepare(
@@ -143,18 +136,18 @@ class Executor:
     ) -> tuple[Attempt, Sequence[Any], dict[str, Any]]:
         """Return the attempt of a claim that may start, and the handler's arguments.
 
-        Raises NotStarted.
+        Raises Unbegun.
         """
         try:
             args, kwargs = task.codec.decode(claim.args)
         except Exception as error:  # noqa: BLE001 - a user's type may raise anything when made.
-            raise NotStarted(Unbegun(refused(claim, error))) from None
+            raise Unbegun(refused(claim, error)) from None
         if claim.releases_key_on_start and (refusal := self._free_key(claim)) is not None:
-            raise NotStarted(refusal)
+            raise refusal
         return Attempt(claim, self._transactions, task), args, kwargs
 
     def _run(self, task: Task[..., Any], claim: Claim) -> bool:
-        """Run one claim and put its outcome into the outbox. Raises NotStarted.
+        """Run one claim and put its outcome into the outbox. Raises Unbegun.
 
         False: the claim was ended meanwhile, and another thread took the place of this one.
         """

@@ -9,7 +9,6 @@ import pytest
 from jobqueue import JobQueue, State
 from jobqueue.store.claims import Claims
 from jobqueue.worker.handler.outcomes import UNBEGUN
-from jobqueue.worker.inflight import Unbegun
 from tests.worker.conftest import Stepped
 
 LEASE = 30.0
@@ -65,7 +64,7 @@ def test_it_does_not_begin_once_its_lease_is_lost(start: Callable[..., Start], c
     clock.pass_(LEASE + 1)
     it.worker.heartbeat.tick()
     assert it.inflight.lease.good(), "it has another lease"
-    assert it.admission.refusal() == Unbegun(None)
+    assert it.admission.refusal().outcome is None
     assert not it.admission.begin() and not it.begun
     assert it.context.stop_reason, "its slot is woken"
     assert it.worker.outbox() == []
@@ -91,7 +90,7 @@ def test_a_stop_gives_it_back_at_once_and_it_does_not_begin(
     assert it.context.stop_reason, "its slot is woken"
     (outcome,) = it.worker.outbox()
     assert (outcome.outcome, outcome.reason) == ("released", UNBEGUN)
-    assert it.admission.refusal() == Unbegun(None), "it is written already"
+    assert it.admission.refusal().outcome is None, "it is written already"
     assert not it.admission.begin() and not it.begun
     it.inflight.withdraw(it.context, outcome)
     assert len(it.worker.outbox()) == 1, "once"
