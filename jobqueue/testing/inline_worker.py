@@ -118,11 +118,11 @@ class Inline:
     def lease(self) -> Iterator[None]:
         """Register as a worker for the block."""
         id_ = self._leases.register(self._registration)
-        self._inflight.lease.take(WorkerRef(id_, NAME))
+        self._inflight.lease.worker = WorkerRef(id_, NAME)
         try:
             yield
         finally:
-            self._inflight.lease.leave()
+            self._inflight.lease.worker = None
             self._leases.deregister(id_)
 
     def promote(self) -> None:

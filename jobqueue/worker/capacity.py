@@ -67,10 +67,6 @@ class Capacity:
         self.mean_duration: float | None = None
         """Seconds that a job fills a thread, a moving average; None before the first."""
 
-    def resize(self, threads: int) -> None:
-        """Change the number of threads."""
-        self.threads = threads
-
     def free_slot(self, key: Key) -> None:
         """Count a dispatched claim no longer: it has an outcome, or was released."""
         self.open.discard(key)
@@ -104,14 +100,6 @@ class Contention:
         """No other worker is known to share the database."""
         self.foreign_writer_seen = False
         """A writer that does not take our write lock was met lately."""
-
-    def saw_workers(self, *, others: bool) -> None:
-        """Note whether other workers share the database."""
-        self.only_worker = not others
-
-    def saw_foreign_writer(self, *, lately: bool) -> None:
-        """Note whether a writer without our write lock was met lately."""
-        self.foreign_writer_seen = lately
 
     def batch_max(self, backend: Backend) -> int:
         """Return the rows per transaction: fewer where others wait for its end."""

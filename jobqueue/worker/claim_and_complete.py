@@ -37,7 +37,7 @@ class YieldPolicy:
         if met_writer:
             self._contended_until = ended + FOREIGN_WRITER_REMEMBERED
         contended = ended < self._contended_until
-        self._contention.saw_foreign_writer(lately=contended)
+        self._contention.foreign_writer_seen = contended
         share = YIELD_SHARE_CONTENDED if contended else YIELD_SHARE
         self._length = min(max(YIELD_MIN, share * (ended - began)), YIELD_MAX)
         self._until = ended + self._length

@@ -53,7 +53,7 @@ class InFlight:
     """The claims of one worker, from the commit of the claim to the commit of the outcome.
 
     Its plain dicts and queues are safe between threads by themselves: every step is one operation.
-    Others read its parts, and change them by methods.
+    Others read the dicts, and change them by methods.
     """
 
     def __init__(self, threads: int, lease: float) -> None:

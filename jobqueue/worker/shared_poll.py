@@ -92,7 +92,7 @@ class SharedPoll:
         own = None if worker is None else worker.id
         polled = self._leases.poll(connection, own, self._me.boot_id, self._me.pid_namespace)
         if own is not None:
-            self._inflight.contention.saw_workers(others=bool(polled.leases))
+            self._inflight.contention.only_worker = not polled.leases
         self._latest = result = (began, polled)
         if began - self._told_at >= POLL_INTERVAL:  # A service that polls more often does so alone.
             self._told_at = began

@@ -43,7 +43,7 @@ class ThreadPool:
             if self._closed:
                 return
             present = self._inflight.capacity.threads
-            self._inflight.capacity.resize(count)
+            self._inflight.capacity.threads = count
             self._threads = [slot for slot in self._threads if slot.is_alive()]
             if not self._threads:
                 present = self._missing = 0

@@ -46,7 +46,7 @@ class Heartbeat(Service):
         """Take a lease."""
         sent = boottime()
         id_ = self._leases.register(self._registration)
-        self._inflight.lease.take(WorkerRef(id_, self._registration.name))
+        self._inflight.lease.worker = WorkerRef(id_, self._registration.name)
         self._inflight.lease.confirm(sent)
         self._beat_at = sent
 
