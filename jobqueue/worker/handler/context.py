@@ -175,7 +175,8 @@ class Attempt:
     """One attempt of a job in this worker. Its handler sees it as a `JobContext`."""
 
     # Defaults stand on the class: instances are made thousands of times a second.
-    _stop_reason: type[JobQueueError] | None = None
+    stop_reason: type[JobQueueError] | None = None
+    """The error that `check()` raises if a stop was requested; None otherwise."""
     reported: tuple[float | None, str | None] | None = None
     """The last progress that is not written yet."""
     said: tuple[float | None, str | None] | None = None
@@ -209,10 +210,7 @@ class Attempt:
         self.thread = threading.get_ident()
         """The id of the thread that runs the handler."""
         if claim.timeout is not None or claim.deadline_at is not None:
-            present = time.monotonic()
-            self._budget = present + time_left(claim)
-            own = math.inf if claim.timeout is None else present + claim.timeout
-            self._deadline = min(own, self._budget)
+            self.restart(time.monotonic() + time_left(claim))
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, at least 0; None without one."""
@@ -248,10 +246,10 @@ class Attempt:
 
     def check(self) -> None:
         """See `JobContext.check`."""
-        if self._stop_reason is JobCancelled:
+        if self.stop_reason is JobCancelled:
             raise JobCancelled(f"job {self.claim.id} is to be cancelled")
-        if self._stop_reason is not None:
-            raise self._stop_reason(f"job {self.claim.id} is no longer this worker's to run")
+        if self.stop_reason is not None:
+            raise self.stop_reason(f"job {self.claim.id} is no longer this worker's to run")
         if time.monotonic() >= self._deadline:
             raise AttemptTimeout(f"job {self.claim.id} ran out of its {self.allowed()}")
 
@@ -286,13 +284,8 @@ class Attempt:
     def interrupt_by(self, interrupt: Callable[[], object]) -> None:
         """Set how to cancel what the handler's thread waits for."""
         self._interrupt = interrupt
-        if self._stop_reason is not None:
+        if self.stop_reason is not None:
             interrupt()
-
-    @property
-    def stop_reason(self) -> type[JobQueueError] | None:
-        """The error that `check()` raises if a stop was requested; None otherwise."""
-        return self._stop_reason
 
     def where(self) -> str:
         """Return the stack of the handler as text."""
@@ -302,8 +295,8 @@ class Attempt:
 
     def request_stop(self, error: type[JobQueueError]) -> None:
         """Make `cancelled` true and `check()` raise; cancel a coroutine."""
-        if self._stop_reason is None:
-            self._stop_reason = error
+        if self.stop_reason is None:
+            self.stop_reason = error
             if self._interrupt is not None:
                 self._interrupt()
 
