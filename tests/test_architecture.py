@@ -57,14 +57,14 @@ LAYERS: list[list[str]] = [
     ["tasks", "job", "enqueue_hooks", "schedules/scheduled_calls"],
     ["supervisor/*"],
     ["worker/service", "worker/log_context", "worker/process_identity", "worker/orphan_guard"]
-    + ["worker/signal_safe_event", "worker/connections", "worker/outage"],
+    + ["worker/signal_safe_event", "worker/connections", "worker/outage", "worker/settings"],
     ["worker/handler/*"],
     ["logs", "worker/json_stderr", "worker/inflight", "worker/shared_poll"]
     + ["worker/capacity", "worker/lease_state", "worker/event_dispatcher"],
     ["worker/isolate/*"],
     ["worker/claim/*"],
     ["worker/execute/*"],
-    ["worker/settings", "worker/exit_conditions"],
+    ["worker/exit_conditions"],
     ["worker/upkeep/*"],
     ["worker/observe/*"],
     ["worker/complete/*"],

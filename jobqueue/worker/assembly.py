@@ -227,10 +227,10 @@ class WorkerParts:
             exhausted=exhausted,
             process_pool=assembly.process_pool,
         )
-        if (rules := settings.scaling) is None:
+        if settings.min_concurrency is None:
             return [watchdog]
         waiting, changed = self._waiting, self.wake_claimer
-        return [watchdog, Scaler(inflight, thread_pool, rules, waiting=waiting, changed=changed)]
+        return [watchdog, Scaler(inflight, thread_pool, settings, waiting=waiting, changed=changed)]
 
     def _upkeep_services(self, leases: Leases, me: process_identity.Identity) -> list[Service]:
         """Due jobs, dead workers, retention, schedules."""

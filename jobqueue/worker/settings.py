@@ -7,7 +7,6 @@ from typing import Any, TypedDict
 from jobqueue import options
 from jobqueue.errors import Duration, InvalidOption, invalid
 from jobqueue.states import State
-from jobqueue.worker.execute.autoscale import ScalingRules
 
 DAY = 86_400.0
 CONCURRENCY_MAX = 1024
@@ -122,20 +121,6 @@ class WorkerSettings:
         """Return the seconds for which jobs of each final state are kept; None keeps them."""
         done, failed = self.keep_succeeded, self.keep_failed
         return {State.SUCCEEDED: done, State.CANCELLED: done, State.FAILED: failed}
-
-    @property
-    def scaling(self) -> ScalingRules | None:
-        """Return the rules of autoscaling; None without autoscaling."""
-        if self.min_concurrency is None or self.max_concurrency is None:
-            return None
-        return ScalingRules(
-            self.min_concurrency,
-            self.max_concurrency,
-            self.scale_up_at,
-            self.scale_down_at,
-            self.scale_up_cooldown,
-            self.scale_down_cooldown,
-        )
 
 
 def _bounded(settings: WorkerSettings, given: Mapping[str, Any]) -> WorkerSettings:

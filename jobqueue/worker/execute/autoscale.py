@@ -6,27 +6,15 @@ The policy is a pure function, so that it can be tested and simulated.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import log
 from jobqueue.worker.service import Service
+from jobqueue.worker.settings import WorkerSettings
 
 CHECK_INTERVAL = 1.0  # seconds between two checks, at most
-
-
-@dataclass(frozen=True, slots=True)
-class ScalingRules:
-    """Bounds, thresholds and cooldowns. Times are seconds, thresholds shares of the slots."""
-
-    least: int
-    most: int
-    up_at: float = 0.8
-    down_at: float = 0.3
-    up_cooldown: float = 5.0
-    down_cooldown: float = 10.0
 
 
 class Load(NamedTuple):
@@ -47,28 +35,31 @@ class Decision(NamedTuple):
     reason: str
 
 
-def decide(rules: ScalingRules, load: Load, *, since_change: float) -> Decision:
+def decide(rules: WorkerSettings, load: Load, *, since_change: float) -> Decision:
     """Grow while jobs wait and the slots are busy; shrink while they are idle and none waits.
 
     Growth at most doubles and never outruns what waits. What is left after shrinking would still be
-    less than `up_at` busy, so that the next look does not undo it. `since_change` is the time since
-    the number last changed, in seconds.
+    less than `scale_up_at` busy, so that the next look does not undo it. `since_change` is the time
+    since the number last changed, in seconds.
     """
     size, busy = load.size, load.busy
-    within = min(max(size, rules.least), rules.most)
+    least, most = rules.min_concurrency, rules.max_concurrency
+    assert least is not None, "there is no scaler without bounds"
+    assert most is not None, "they come in pairs"
+    within = min(max(size, least), most)
     if within != size:
-        return Decision(within, f"the bounds are {rules.least} and {rules.most}")
+        return Decision(within, f"the bounds are {least} and {most}")
     share = busy / size
-    if load.waiting and share >= rules.up_at and size < rules.most:
-        if since_change < rules.up_cooldown:
+    if load.waiting and share >= rules.scale_up_at and size < most:
+        if since_change < rules.scale_up_cooldown:
             return Decision(size, "")
-        grown = min(rules.most, size + max(1, min(size, load.waiting)))
+        grown = min(most, size + max(1, min(size, load.waiting)))
         return Decision(grown, f"{share:.0%} busy, jobs waiting")
-    if not load.waiting and share <= rules.down_at and size > rules.least:
-        if since_change < rules.down_cooldown:
+    if not load.waiting and share <= rules.scale_down_at and size > least:
+        if since_change < rules.scale_down_cooldown:
             return Decision(size, "")
-        middle = (rules.up_at + rules.down_at) / 2
-        shrunk = max(rules.least, math.ceil(busy / middle))
+        middle = (rules.scale_up_at + rules.scale_down_at) / 2
+        shrunk = max(least, math.ceil(busy / middle))
         if shrunk < size:
             return Decision(shrunk, f"{share:.0%} busy, none waiting")
     return Decision(size, "")
@@ -81,7 +72,7 @@ class Scaler(Service):
         self,
         inflight: InFlight,
         thread_pool: ThreadPool,
-        rules: ScalingRules,
+        rules: WorkerSettings,
         *,
         waiting: Callable[[int], int],
         changed: Callable[[], None],
@@ -94,7 +85,7 @@ class Scaler(Service):
         self._changed = changed
         self._changed_at = float("-inf")
         self._checked = (time.monotonic(), inflight.busy_seconds())
-        halves = (rules.up_cooldown / 2, rules.down_cooldown / 2)
+        halves = (rules.scale_up_cooldown / 2, rules.scale_down_cooldown / 2)
         self._interval = min(CHECK_INTERVAL, *filter(None, halves))
 
     def tick(self) -> float:

@@ -6,13 +6,19 @@ from collections.abc import Callable
 
 import pytest
 
-from jobqueue.worker.execute.autoscale import Decision, Load, ScalingRules, decide
+from jobqueue.worker.execute.autoscale import Decision, Load, decide
+from jobqueue.worker.settings import WorkerSettings
 
-RULES = ScalingRules(2, 8)
+
+def bounds(least: int, most: int) -> WorkerSettings:
+    return WorkerSettings(min_concurrency=least, max_concurrency=most)
+
+
+RULES = bounds(2, 8)
 LONG = 1000.0
 
 
-def size(load: Load, *, since: float = LONG, rules: ScalingRules = RULES) -> int:
+def size(load: Load, *, since: float = LONG, rules: WorkerSettings = RULES) -> int:
     return decide(rules, load, since_change=since).size
 
 
@@ -54,7 +60,7 @@ def test_what_is_left_after_shrinking_is_not_busy_enough_to_grow_again(size_: in
         busy = tenth / 10
         left = size(Load(size_, busy, 0))
         if left < size_:
-            assert busy / left < RULES.up_at
+            assert busy / left < RULES.scale_up_at
 
 
 def test_the_cooldowns_are_kept() -> None:
@@ -75,9 +81,9 @@ def test_a_size_out_of_bounds_comes_back_at_once() -> None:
 class Pool:
     """Jobs of a fixed length on a pool that the policy sizes."""
 
-    def __init__(self, rules: ScalingRules, length: float) -> None:
+    def __init__(self, rules: WorkerSettings, length: float) -> None:
         self.rules, self.length = rules, length
-        self.size, self.changed = rules.least, -LONG
+        self.size, self.changed = rules.min_concurrency, -LONG
         self.waiting = 0
         self.running: list[float] = []
         self.sizes: list[int] = []
@@ -113,7 +119,7 @@ def simulate(pool: Pool, seconds: int, arrivals: Callable[[int], int]) -> Pool:
 
 def test_two_bursts_grow_the_pool_and_it_ends_as_small_as_it_began() -> None:
     pool = simulate(
-        Pool(ScalingRules(2, 6), length=2.0), 120, lambda second: 30 if second in (0, 60) else 0
+        Pool(bounds(2, 6), length=2.0), 120, lambda second: 30 if second in (0, 60) else 0
     )
     assert max(pool.sizes) == 6
     assert pool.sizes[-1] == 2
@@ -124,7 +130,7 @@ def test_two_bursts_grow_the_pool_and_it_ends_as_small_as_it_began() -> None:
 
 def test_a_ramp_is_followed_up_and_down() -> None:
     rate = lambda second: max(0, 10 - abs(second - 300) // 30)
-    pool = simulate(Pool(ScalingRules(1, 16), length=1.0), 700, rate)
+    pool = simulate(Pool(bounds(1, 16), length=1.0), 700, rate)
     assert max(pool.sizes) >= 10
     assert pool.sizes[-1] == 1
     assert pool.longest_queue < 60
@@ -132,16 +138,14 @@ def test_a_ramp_is_followed_up_and_down() -> None:
 
 
 def test_slow_jobs_do_not_starve_behind_a_small_pool() -> None:
-    pool = simulate(
-        Pool(ScalingRules(2, 10), length=60.0), 600, lambda second: int(second % 10 == 0)
-    )
+    pool = simulate(Pool(bounds(2, 10), length=60.0), 600, lambda second: int(second % 10 == 0))
     assert pool.longest_queue <= 10, "six at a time are needed, so it grows to them"
     assert pool.sizes[-1] >= 6
 
 
 def test_a_steady_load_settles() -> None:
     random.seed(7)
-    pool = simulate(Pool(ScalingRules(1, 20), length=3.0), 1800, lambda _: random.choice([1, 2, 3]))
+    pool = simulate(Pool(bounds(1, 20), length=3.0), 1800, lambda _: random.choice([1, 2, 3]))
     settled = pool.sizes[300:]
     assert max(settled) - min(settled) <= 4
     assert pool.turns() <= 1800 / 60, "it does not flap"
