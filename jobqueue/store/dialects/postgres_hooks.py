@@ -1,11 +1,14 @@
-"""Shield our connections from an application's global hooks on SQLAlchemy and psycopg."""
+"""Shield our connections from an application's global hooks, and from values Python cannot hold."""
 
+import math
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, event
 
 if TYPE_CHECKING:
+    from psycopg.abc import AdaptContext, Buffer, Loader
     from psycopg.adapt import AdaptersMap
 
 
@@ -13,7 +16,8 @@ if TYPE_CHECKING:
 def adapters() -> "AdaptersMap":
     """Return psycopg's default loaders and dumpers, without those that an application registered.
 
-    Built in the same way as psycopg builds its own at import.
+    Built in the same way as psycopg builds its own at import. What plain SQL may write and Python
+    cannot hold is read as something near to it: no row may stop a worker or hide others.
     """
     from psycopg import dbapi20, postgres
     from psycopg.adapt import AdaptersMap
@@ -23,7 +27,42 @@ def adapters() -> "AdaptersMap":
     postgres.register_default_adapters(made)
     dbapi20.register_dbapi20_adapters(made)
     array.register_all_arrays(made)
+    made.register_loader("float8", _tolerant(made, "float8", _number))
     return made
+
+
+Load = Callable[["Buffer"], Any]
+
+
+def _number(load: Load) -> Load:
+    """Read 0 for what is not a finite number, as on SQLite."""
+
+    def load_number(data: "Buffer") -> Any:
+        number = load(data)
+        return number if math.isfinite(number) else 0.0
+
+    return load_number
+
+
+def _tolerant(
+    made: "AdaptersMap", type_name: str, tolerant: Callable[[Load], Load]
+) -> "type[Loader]":
+    """Return a loader that calls psycopg's own as `tolerant` does."""
+    from psycopg import postgres
+    from psycopg.pq import Format
+
+    found = made.get_loader(postgres.types[type_name].oid, Format.TEXT)
+    assert found is not None
+    own = found
+
+    class TolerantLoader:
+        format = Format.TEXT
+
+        def __init__(self, oid: int, context: "AdaptContext | None" = None) -> None:
+            # Not a method: that takes four times as long.
+            self.load = tolerant(own(oid, context).load)
+
+    return TolerantLoader
 
 
 def undo(engine: Engine) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.util import ClauseAdapter
 
+from jobqueue.options import SECONDS_MAX
 from jobqueue.states import LIVE, MOVES, State
 from jobqueue.store.clock import after
 from jobqueue.store.schema import PauseKind, jobs, pauses, queues, workers
@@ -152,7 +153,9 @@ KEY_HELD_BY_OTHER = (
 )
 """True for a final job that would need its unique key for a retry, while another job holds it."""
 
-IS_ALIVE = workers.c.heartbeat_at >= after(-workers.c.lease)
+# PostgreSQL has no interval of a lease of 1e300 s, which plain SQL may write.
+_LEASE = case((workers.c.lease.between(0.0, SECONDS_MAX), workers.c.lease), else_=0.0)
+IS_ALIVE = workers.c.heartbeat_at >= after(-_LEASE)
 """True for a worker whose last heartbeat is younger than its lease."""
 
 CANCEL_ASKED = jobs.c.cancel_requested_at.is_not(None)

@@ -1,5 +1,6 @@
 SELECT jobqueue_workers.heartbeat_at,
     jobqueue_workers.heartbeat_at >= strftime('%Y-%m-%d %H:%M:%f000', 'now',
-        printf('%+.3f seconds', -jobqueue_workers.lease)) AS is_alive
+        printf('%+.3f seconds', -CASE WHEN (jobqueue_workers.lease BETWEEN 0.0
+            AND 316224000.0) THEN jobqueue_workers.lease ELSE 0.0 END)) AS is_alive
 FROM jobqueue_workers
 WHERE jobqueue_workers.id = :in_worker;
