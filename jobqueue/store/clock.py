@@ -4,6 +4,7 @@ Due times follow the database's wall clock, so that workers on many hosts agree.
 and not `now()`, because `now()` is the start of the transaction, which may be a user's long one.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,6 +17,13 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # Built in: works in views too.
+
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
+"""The bounds of what is read: every time zone can show them."""
+
+_BEYOND = re.compile(r"-?infinity|\d{5,}-.*|.* BC")
+"""PostgreSQL's text of an instant that Python cannot hold, in ISO form."""
 
 
 class Instant(TypeDecorator[datetime]):
@@ -71,7 +79,18 @@ def _read_text(value: str | None) -> datetime | None:
 
 def _read_aware(value: datetime | None) -> datetime | None:
     # Nearly all are UTC: our sessions are, and the driver then uses this zone object.
-    return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
+    if value is None or value.tzinfo is UTC:
+        return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        return bound(value.isoformat())
+
+
+def bound(text: str) -> datetime:
+    """Return what stands for an instant of PostgreSQL that Python cannot hold in UTC."""
+    is_early = text.startswith(("-", "0001-")) or text.endswith("BC")
+    return EARLIEST if is_early else LATEST
 
 
 def read_text(value: str | None) -> datetime | None:
@@ -84,8 +103,11 @@ def _read_foreign(value: str) -> datetime:
     try:
         instant = datetime.fromisoformat(value)
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
-    except (ValueError, OverflowError, TypeError):  # Not one, or outside of the years 1 to 9999.
-        return datetime(1970, 1, 1, tzinfo=UTC)
+    except OverflowError:
+        return bound(value)
+    except (ValueError, TypeError):
+        is_beyond = isinstance(value, str) and _BEYOND.fullmatch(value)
+        return bound(value) if is_beyond else datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _AsWritten(datetime):

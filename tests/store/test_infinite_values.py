@@ -1,16 +1,33 @@
-"""Infinite numbers that plain SQL may write: they hide no other row, and stop no worker."""
+"""Infinite instants and numbers that plain SQL may write: they hide no other row, and stop no worker."""
 
 import json
 from typing import Any
 
 import pytest
+from sqlalchemy import literal_column, select, text, type_coerce
 
 from jobqueue.records import JobFilter
 from jobqueue.store.audit import Audit
+from jobqueue.store.clock import EARLIEST, INSTANT, LATEST, Instant
 from jobqueue.store.doctor import examine
+from jobqueue.store.schema import metadata
 from jobqueue.store.stats import Monitor
 from jobqueue.store.why import explain
-from tests.store.conftest import StoreKit
+from tests.store.conftest import DATA, StoreKit
+
+MADE = (
+    "jobs (task, state, fence, worker_id, worker, started_at, attempt)"
+    " SELECT 'add', 'running', 1, id, name, clock_timestamp(), 1 FROM jobqueue_workers",
+    "attempts (job_id, fence, attempt, finished_at, outcome)"
+    " VALUES (1, 1, 1, clock_timestamp(), 'errored')",
+    "queues (name, paused_at) VALUES ('mail', clock_timestamp())",
+    "pauses (kind, name) VALUES ('task', 'none')",
+    "audit (actor, verb, target) VALUES ('ada', 'pause', '{}')",
+    "counters (minute, queue, task) VALUES (clock_timestamp(), 'default', 'add')",
+    "history (minute, worker, task) VALUES (clock_timestamp(), 'mia', '')",
+    "error_counts (hour, error_id, task, error_type, first_at, last_at)"
+    " VALUES (clock_timestamp(), 'e', 'add', 'OSError', clock_timestamp(), clock_timestamp())",
+)
 
 
 def write(kit: StoreKit, *statements: str) -> None:
@@ -31,6 +48,57 @@ def read_all(kit: StoreKit) -> list[Any]:
     ]
     json.dumps(found, allow_nan=False, default=str)
     return found
+
+
+@pytest.mark.databases("postgres")
+@pytest.mark.parametrize("value", ["infinity", "-infinity"])
+def test_an_infinite_instant_in_any_row_hides_none_and_stops_no_worker(
+    kit: StoreKit, value: str
+) -> None:
+    kit.worker()
+    write(kit, *(f"INSERT INTO jobqueue_{each}" for each in MADE))
+    before = len(read_all(kit))
+    for name in DATA:
+        of = metadata.tables[f"jobqueue_{name}"].c
+        instants = {each.name for each in of if isinstance(each.type, Instant)}
+        instants -= {"run_at", "created_at"} if name == "jobs" else set()  # Refused by a check.
+        changes = ", ".join(f"{each} = '{value}'" for each in sorted(instants))
+        write(kit, f"UPDATE jobqueue_{name} SET {changes}")
+    assert len(read_all(kit)) == before
+    job = kit.add()
+    assert [claim.id for claim in kit.take(kit.worker())] == [job]
+    kit.maintenance.expire()
+    kit.maintenance.promote()
+
+
+@pytest.mark.databases("postgres")
+@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT-14", "Etc/GMT+12"])
+def test_an_instant_beyond_pythons_years_is_read_as_a_bound_in_every_time_zone(
+    kit: StoreKit, zone: str
+) -> None:
+    def read(value: str) -> Any:
+        written = type_coerce(literal_column(f"CAST('{value}' AS timestamptz)"), INSTANT)
+        return connection.execute(select(written)).scalar_one()
+
+    with kit.store.read() as connection:
+        connection.execute(text(f"SET LOCAL TimeZone = '{zone}'"))
+        late = [read(value) for value in ("infinity", "10000-01-01 00:00:00+00")]
+        early = [read(value) for value in ("-infinity", "0044-03-15 12:00:00+00 BC")]
+        assert (late, early) == ([LATEST] * 2, [EARLIEST] * 2)
+        assert read("9999-12-31 23:59:59+00") >= LATEST
+        assert read("0001-01-01 00:00:00+00") <= EARLIEST
+
+
+@pytest.mark.databases("postgres")
+def test_a_job_that_expires_at_infinity_never_does(kit: StoreKit) -> None:
+    write(
+        kit,
+        "INSERT INTO jobqueue_jobs (task, expires_at, deadline_at) VALUES ('add', 'infinity', 'infinity'),"
+        " ('add', '-infinity', NULL)",
+    )
+    assert [job.id for job in kit.maintenance.expire()] == [2]
+    (claim,) = kit.take(kit.worker())
+    assert (claim.id, claim.expires_at, claim.deadline_at) == (1, LATEST, LATEST)
 
 
 @pytest.mark.parametrize("lease", ["1e300", "-1e300", "9e999", "-9e999"])

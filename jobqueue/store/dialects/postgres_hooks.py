@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, event
 
+from jobqueue.store.clock import bound
+
 if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, Buffer, Loader
     from psycopg.adapt import AdaptersMap
@@ -27,11 +29,29 @@ def adapters() -> "AdaptersMap":
     postgres.register_default_adapters(made)
     dbapi20.register_dbapi20_adapters(made)
     array.register_all_arrays(made)
+    made.register_loader("timestamptz", _tolerant(made, "timestamptz", _instant))
     made.register_loader("float8", _tolerant(made, "float8", _number))
     return made
 
 
 Load = Callable[["Buffer"], Any]
+
+
+def _instant(load: Load) -> Load:
+    """Read `infinity`, and years that Python does not have, as a bound.
+
+    psycopg raises, which hides all rows of a result for one. This takes 0.05 µs more per value.
+    Checks of seven columns would add 6 µs to each UPDATE of a job (77), and not mend what is there.
+    """
+    from psycopg import DataError
+
+    def load_instant(data: "Buffer") -> Any:
+        try:
+            return load(data)
+        except DataError:
+            return bound(bytes(data).decode())
+
+    return load_instant
 
 
 def _number(load: Load) -> Load:
