@@ -71,13 +71,18 @@ def lose_answers(engine: Engine, every: int) -> None:
         if number % (2 * every) == 0:
             commit(connection)
         if dialect.name == "sqlite":
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorname = "SQLITE_IOERR"
-            raise error
+            raise io_error()
         connection.driver_connection.close()
         return commit(connection)  # Raises what the driver says of a connection that is gone.
 
     dialect.do_commit = broken
+
+
+def io_error() -> sqlite3.OperationalError:
+    """What SQLite says of a disk that fails."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR"
+    return error
 
 
 def lose_answers_alone(store: Store, every: int) -> None:
@@ -91,7 +96,8 @@ def lose_answers_alone(store: Store, every: int) -> None:
         if number % (2 * every):
             return None
         execute(*given, **more)
-        raise OperationalError("a statement alone", None, Exception("connection lost"))
+        lost = io_error() if store.backend.single_writer else Exception("connection lost")
+        raise OperationalError("a statement alone", None, lost)
 
     store.execute_autocommit = broken
 
