@@ -12,7 +12,7 @@ from jobqueue.cli.commands.enqueue import call_of, call_options
 from jobqueue.cli.context import CliContext, Command, Group, pass_cli
 from jobqueue.cli.params import clean, flag, option, whole_option
 from jobqueue.cli.streams import echo
-from jobqueue.cli.tables import NAME_CELLS, Column, table
+from jobqueue.cli.tables import Column, table
 from jobqueue.display import ago
 from jobqueue.errors import invalid
 from jobqueue.schedules.api import Schedules
@@ -24,6 +24,8 @@ from jobqueue.wire import job_json
 
 DAYS_MAX = 3660
 PAGE = 1000
+NAME_LEAST, WHEN_LEAST, STATE_LEAST = 20, 30, 14
+"""Cells of 80 that stay visible: whether a schedule is paused goes before all of its name."""
 
 
 def _state(record: ScheduleRecord) -> str:
@@ -43,15 +45,15 @@ NAMES = click.argument(
     "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.schedules
 )
 SCHEDULES = [
-    Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME_CELLS),
-    Column[ScheduleRecord]("when", lambda each: each.definition.describe()),
+    Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME_LEAST),
+    Column[ScheduleRecord]("when", lambda each: each.definition.describe(), least=WHEN_LEAST),
     Column[ScheduleRecord]("task", lambda each: each.definition.task, rank=3, least=12),
     Column[ScheduleRecord](
         "next", lambda each: "" if each.paused_at else ago(each.next_at), right=True
     ),
     Column[ScheduleRecord]("last", lambda each: ago(each.nominal_at), rank=2, right=True),
     Column[ScheduleRecord]("job", lambda each: each.last_job_id or "", rank=4, right=True),
-    Column[ScheduleRecord]("state", _state, rank=1, style="yellow"),
+    Column[ScheduleRecord]("state", _state, rank=1, least=STATE_LEAST, style="yellow"),
 ]
 
 

@@ -74,6 +74,20 @@ def test_a_schedule_is_added_changed_run_and_removed(scheduled: Cli) -> None:
     assert names(scheduled) == []
 
 
+def test_a_screen_of_80_columns_shows_which_schedules_are_paused(
+    scheduled: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "a-schedule-of-a-tenant-with-a-long-name-1234567"
+    when = ["--cron", "*/10 8-18 * * MON-FRI", "--tz", "America/Argentina/ComodRivadavia"]
+    scheduled.ok("schedules", "add", long, "sync", "7", *when)
+    scheduled.ok("schedules", "pause", long)
+    head, line = scheduled.ok("schedules").splitlines()
+    assert head.split()[:2] == ["SCHEDULE", "WHEN"] and head.split()[-1] == "STATE"
+    assert long[:19] in line and "cron */10 8-18" in line and "paused" in line
+    assert max(len(head), len(line)) <= 80
+
+
 @pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_preview_marks_the_runs_that_a_clock_change_moves(scheduled: Cli) -> None:
     scheduled.ok("enqueue", "sync", "1")  # Makes the tables; no worker has written the schedule.
