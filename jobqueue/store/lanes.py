@@ -219,7 +219,7 @@ class Lanes(LaneRows):
             elif not lane.may_give_more:
                 parked = Parked.FULL
                 wait = PARKED_BETWEEN_ATTEMPTS if awaits else PARKED_MAX
-            served.append((lane.key, lane.turn, *lane.next_place, parked, wait))
+            served.append((LaneKind.KEY, lane.key, lane.turn, *lane.next_place, parked, wait))
         if empty:
             names = self._backend.batch_parameters(NAMES, empty)
             connection.execute(self._statements.remove, names)

@@ -2,23 +2,21 @@
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import func, insert, select, text
 
 from jobqueue.store import paused_search
 from jobqueue.store.audit import Audit
 from jobqueue.store.claims import WorkerRef
-from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.paused import PausedJobs
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes, queues
 from tests.store.conftest import StoreKit
+from tests.store.reads import Reads
 
 TASK, TAG = PauseKind.TASK, PauseKind.TAG
 
@@ -219,42 +217,6 @@ def test_a_pause_is_written_once_with_since_when_and_by_whom(bench: PauseBench) 
 
 
 MANY, AT_ONCE = 12_000, 1_000  # More than the sweep passes over, and far more than one claim.
-STEPS = 50  # of SQLite's machine for a job that is looked at, at most
-
-
-class Reads:
-    """How many jobs the transactions in it have looked at; on SQLite by the steps of its machine."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.most = 0
-
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
-        steps = 0
-
-        def count() -> None:
-            nonlocal steps
-            steps += 1
-
-        with self._store.write() as connection:
-            driver: Any = connection.connection.driver_connection
-            if self._store.backend.single_writer:
-                driver.set_progress_handler(count, STEPS)
-                yield connection
-                driver.set_progress_handler(None, 0)
-            else:
-                before = self._looked_at(connection)
-                yield connection
-                steps = self._looked_at(connection) - before
-        self.most = max(self.most, steps)
-
-    @staticmethod
-    def _looked_at(connection: Connection) -> int:
-        return connection.execute(text(
-            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
-            " WHERE relname = 'jobqueue_jobs'"
-        )).scalar() or 0  # fmt: skip
 
 
 class ManyPaused:

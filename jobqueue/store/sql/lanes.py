@@ -52,12 +52,17 @@ SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
 
 FOUND = columns_of(lanes, "kind", "name", "queue", "priority", "due_at")
-SERVED = columns_of(lanes, "name", "turn", "priority", "due_at", "parked") | {"wait": Double()}
+SERVED = columns_of(lanes, "kind", "name", "turn", "priority", "due_at", "parked") | {
+    "wait": Double()
+}
 
 _IN_QUEUE = bindparam("in_queue", type_=Text())
 _IN_LIMIT = bindparam("in_limit", type_=Integer())
 _OF_QUEUE = and_(
     lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)), lanes.c.name == _IN_QUEUE
+)
+_IS_LANE = lanes.c.kind.in_(
+    [literal_column(str(kind.value)) for kind in (LaneKind.KEY, LaneKind.QUEUE)]
 )
 _IS_SWEEP = lanes.c.kind == literal_column(str(LaneKind.SWEEP.value))
 
@@ -136,7 +141,7 @@ def _add(backend: Backend) -> Executable:
     Without the condition, PostgreSQL would wait for each transaction that has updated such a row.
     """
     given = backend.batch_table(FOUND)
-    is_there = exists().where(lanes.c.kind == given.c.kind, lanes.c.name == given.c.name)
+    is_there = exists().where(_is_one_of(given))
     rows = select(*(given.c[name] for name in FOUND)).where(given.c.place >= 0, ~is_there)
     return backend.insert(lanes).from_select(list(FOUND), rows)
 
@@ -151,13 +156,23 @@ def _move(backend: Backend) -> Executable:
     )
     return (
         update(lanes)
-        .where(OF_KEY, lanes.c.name == given.c.name, backend.in_subquery(lanes.c.name, free))
+        .where(_is_one_of(given), backend.in_subquery(lanes.c.name, free))
         .values(queue=given.c.queue, priority=given.c.priority, due_at=given.c.due_at)
     )
 
 
+def _is_one_of(given: FromClause) -> ColumnElement[bool]:
+    """Return whether a lane is in a batch with its kind and name.
+
+    By a kind that is the same for all, SQLite would read every lane of that kind, and the whole
+    batch for each of them.
+    """
+    return and_(lanes.c.kind == given.c.kind, lanes.c.name == given.c.name)
+
+
 def _among(backend: Backend, names: FromClause) -> ColumnElement[bool]:
-    return backend.in_subquery(lanes.c.name, select(names.c.name))
+    # The kinds, for the index: no name alone is searched by it.
+    return and_(_IS_LANE, backend.in_subquery(lanes.c.name, select(names.c.name)))
 
 
 def _unpark(
@@ -297,9 +312,9 @@ def _claim(backend: Backend) -> Executable:
 def _update_lanes(given: FromClause) -> Executable:
     return (
         update(lanes)
-        .where(OF_KEY, lanes.c.name == given.c.name)
+        .where(_is_one_of(given))
         .values(
-            {name: given.c[name] for name in SERVED if name not in ("name", "wait")}
+            {name: given.c[name] for name in SERVED if name not in ("kind", "name", "wait")}
             | {"parked_until": epoch() + given.c.wait}
         )
     )
@@ -314,4 +329,4 @@ def _update_queue() -> Executable:
 
 def _remove(backend: Backend, names: FromClause) -> Delete:
     """Delete lanes that have no more jobs waiting, under their lock."""
-    return delete(lanes).where(OF_KEY, _among(backend, names))
+    return delete(lanes).where(OF_KEY, backend.in_subquery(lanes.c.name, select(names.c.name)))

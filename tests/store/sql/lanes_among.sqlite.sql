@@ -1,6 +1,6 @@
 SELECT jobqueue_lanes.name
 FROM jobqueue_lanes
-WHERE jobqueue_lanes.name IN (SELECT input.name FROM (
+WHERE jobqueue_lanes.kind IN (0, 1) AND jobqueue_lanes.name IN (SELECT input.name FROM (
     SELECT anon_1."key" AS place, anon_1.value AS name
     FROM json_each(:in_rows) AS anon_1
 ) AS input);
