@@ -50,7 +50,7 @@ class Enqueuer:
     """Inserts jobs."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self.limits = QueueLimits(store)
         self._conflicts = KeyConflicts(store, self._insert_rows)
         self._promised = 0
@@ -78,14 +78,14 @@ class Enqueuer:
             return self._promise(connection, self._insert(connection, new))
         if not new:  # Create no database for nothing.
             return []
-        self._store.require_schema()
+        self.store.require_schema()
         promised = self._promised
         limits = self.limits.limits_of(new, None)
         is_single = len(new) == 1 and _is_plain(new[0]) and not promised and not limits
         inserted = self._insert_in_autocommit(new[0], notifier) if is_single else None
         if inserted is None:
             # No retry if autocommit has waited for the file already.
-            retries = not (is_single and self._store.backend.single_writer)
+            retries = not (is_single and self.store.backend.single_writer)
             inserted = self._insert_in_transaction(new, limits, wait=wait, retries=retries)
             if notifier is not None:
                 notifier.notify()
@@ -97,12 +97,12 @@ class Enqueuer:
         self, job: NewJob, notifier: Notifier | None
     ) -> list[Inserted] | None:
         """Insert one plain job in autocommit; return None if a transaction has to do it."""
-        backend = self._store.backend
+        backend = self.store.backend
         carrying = backend.notifying_insertion
         if carrying is not None and (notifier is None or not notifier.is_quiet()):
             carrying = None
         began = time.monotonic()
-        made = self._store.execute_autocommit(carrying or backend.insertion, _plain_row(job))
+        made = self.store.execute_autocommit(carrying or backend.insertion, _plain_row(job))
         if not made:  # Or a trigger has skipped the row.
             return None
         if notifier is not None and carrying is None:
@@ -117,13 +117,13 @@ class Enqueuer:
         if limits:
             return self._insert_limited(new, None, limits, wait=wait)
         if retries:
-            return self._store.transact(lambda own: self._insert(own, new))
-        with self._store.write() as own:
+            return self.store.transact(lambda own: self._insert(own, new))
+        with self.store.write() as own:
             return self._insert(own, new)
 
     def _promise(self, connection: Connection, inserted: list[Inserted]) -> list[Inserted]:
         """Remember ids that handles have, and that a rollback would free for reuse."""
-        if self._store.backend.reuses_ids:
+        if self.store.backend.reuses_ids:
             self._promised = max(self._promised, *(row.id for row in inserted if row.created), 0)
             current = _innermost(connection)
             self._promised_in = None if current is None else ref(current)
@@ -163,7 +163,7 @@ class Enqueuer:
         keyed = {job.unique_key: job.queue for job in reversed(new) if job.unique_key is not None}
         if keyed:
             rows = connection.execute(
-                self._store.statements.unique_key_holders, {"in_keys": sorted(keyed)}
+                self.store.statements.unique_key_holders, {"in_keys": sorted(keyed)}
             )
             moved = {job.unique_key for job in new if replaces(job)}
             for row in rows:
@@ -179,13 +179,13 @@ class Enqueuer:
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
         self._keep_promised(connection)
         # The engine decides, not the caller: a test may have lent its transaction to the store.
-        is_ours = connection.engine is self._store.engine
+        is_ours = connection.engine is self.store.engine
         by_themselves = is_ours and len(new) >= PLAIN_ROWS and all(map(_is_plain, new))
         inserted: list[Inserted] = []
         for batch in _batches(new):  # The server may also limit a statement's time.
             if by_themselves:
                 rows = list(map(_plain_row, batch))
-                ids = self._store.backend.insert_rows(connection, rows)
+                ids = self.store.backend.insert_rows(connection, rows)
                 inserted += [Inserted(id_, True) for id_ in ids]
             else:
                 inserted += self._insert_batch(connection, batch)
@@ -195,10 +195,10 @@ class Enqueuer:
         if self._promised:
             last = None if self._promised_in is None else self._promised_in()
             if last is None or last is not _innermost(connection):  # `last` may be rolled back.
-                self._store.backend.keep_ids(connection, self._promised)
+                self.store.backend.keep_ids(connection, self._promised)
 
     def _insert_batch(self, connection: Connection, new: Sequence[NewJob]) -> list[Inserted]:
-        statements = self._store.statements
+        statements = self.store.statements
         if len(new) == 1 and _is_plain(new[0]):
             parameters = {f"in_{name}": getattr(new[0], name) for name in PLAIN_COLUMNS}
             made = connection.execute(statements.insert_plain, parameters)
@@ -232,7 +232,7 @@ class Enqueuer:
 
     def _insert_rows(self, connection: Connection, new: Sequence[NewJob]) -> Sequence[Row[Any]]:
         """Insert jobs by one statement, without those whose key is held; return their rows."""
-        statements, backend = self._store.statements, self._store.backend
+        statements, backend = self.store.statements, self.store.backend
         if all(job.extra is None for job in new):
             parameters = backend.batch_parameters(NEW, [columns_of(job) for job in new])
             return connection.execute(statements.insert, parameters).all()
@@ -254,7 +254,7 @@ class Enqueuer:
             keys = sorted(missing - held.keys() - keyed.keys())
             if not keys:
                 break
-            rows = connection.execute(self._store.statements.unique_key_holders, {"in_keys": keys})
+            rows = connection.execute(self.store.statements.unique_key_holders, {"in_keys": keys})
             held |= {row.unique_key: _Held(int(row.id), row.task, row.args) for row in rows}
             again = [wanted[key] for key in keys if key not in held]
             if again:

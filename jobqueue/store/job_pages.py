@@ -30,7 +30,6 @@ from jobqueue.errors import invalid
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import FINAL, State
 from jobqueue.store.clock import INSTANT
-from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import jobs
 from jobqueue.store.sql.matching import id_of, matches
@@ -85,16 +84,12 @@ class JobPages:
 
     def __init__(self, of: Jobs) -> None:
         self._jobs = of
-
-    @property
-    def store(self) -> Store:
-        """The database."""
-        return self._jobs.store
+        self.store = of.store
 
     def page(self, wanted: JobFilter, after: str | None = None, size: int = PAGE) -> JobPage:
         """Return the jobs after a place. Raises InvalidOption for a place that is not one."""
-        with self._jobs.store.read() as connection:
-            self._jobs.store.backend.prefer_indexes(connection)
+        with self.store.read() as connection:
+            self.store.backend.prefer_indexes(connection)
             if wanted.error is not None:
                 rows = _by_error(connection, wanted, after, size)
             elif wanted.state in FINAL and wanted.ids is None:
@@ -113,21 +108,21 @@ class JobPages:
         through at most WINDOW rows.
         """
         find = _by_id if wanted.error is None else _by_error
-        with self._jobs.store.read() as connection:
-            self._jobs.store.backend.prefer_indexes(connection)
+        with self.store.read() as connection:
+            self.store.backend.prefer_indexes(connection)
             rows = find(connection, wanted, after, size)
         return rows.ids, rows.after
 
     def count(self, wanted: JobFilter, most: int = COUNTED_MAX) -> int:
         """Return the number of matching jobs, at most one more than `most`."""
-        with self._jobs.store.read() as connection:
-            self._jobs.store.backend.prefer_indexes(connection)
+        with self.store.read() as connection:
+            self.store.backend.prefer_indexes(connection)
             return _count(connection, wanted, most)
 
     def count_soon(self, wanted: JobFilter, most: int = COUNTED_MAX) -> Count:
         """Return the number of jobs that an index counts, at most `most`, in LOOK_TIME or so."""
-        with self._jobs.store.read() as connection:
-            self._jobs.store.backend.prefer_indexes(connection)
+        with self.store.read() as connection:
+            self.store.backend.prefer_indexes(connection)
             if wanted.state in FINAL and wanted.ids is None:
                 return count_ended(connection, wanted.state, most)
             total = _count(connection, wanted, most)
@@ -137,7 +132,7 @@ class JobPages:
         """Return the ids of the jobs that hold a unique key, at most one."""
         text = bindparam("in_key", key, type_=Text())
         held = select(jobs.c.id).where(jobs.c.unique_key == text, HOLDS_KEY).limit(1)
-        with self._jobs.store.read() as connection:
+        with self.store.read() as connection:
             return list(connection.execute(held).scalars())
 
 

@@ -35,7 +35,6 @@ from jobqueue.states import FINAL, MOVES, WAITING, State
 from jobqueue.store.audit import Action, moved_from, transact_audited
 from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.counters import TransactionCounts
-from jobqueue.store.database import Store
 from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.schema import attempts, jobs
 from jobqueue.store.sql.matching import id_of, matches
@@ -85,11 +84,6 @@ _RETRIED: dict[str, Any] = {
 class Jobs(Enqueuer):
     """The jobs table, for clients and operators."""
 
-    @property
-    def store(self) -> Store:
-        """The database."""
-        return self._store
-
     def get(self, id_: int) -> JobRecord | None:
         """Return one job with the error of its last attempt, or None."""
         return next(iter(self.find(JobFilter(ids=(id_,)))), None)
@@ -106,7 +100,7 @@ class Jobs(Enqueuer):
             statement = select(*_COLUMNS).where(matches(wanted)).order_by(id_.desc())
             if below is not None:
                 statement = statement.where(id_ < below)
-            with self._store.read() as connection:
+            with self.store.read() as connection:
                 self._prepare(connection, wanted)
                 rows = connection.execute(statement.limit(size)).all()
                 errors = self._last_errors(connection, [row.id for row in rows if row.attempt])
@@ -119,7 +113,7 @@ class Jobs(Enqueuer):
     def _last_errors(self, connection: Connection, ids: list[int]) -> dict[int, Row[Any]]:
         errors: dict[int, Row[Any]] = {}
         if ids:
-            self._store.backend.prefer_indexes(connection)
+            self.store.backend.prefer_indexes(connection)
         for start in range(0, len(ids), 500):
             rows = connection.execute(
                 select(attempts)
@@ -134,12 +128,12 @@ class Jobs(Enqueuer):
 
     def may_pass(self, error: BaseException) -> bool:
         """Return whether the error is an outage, of a database that has answered before."""
-        return self._store.answered and self._store.backend.is_transient(error)
+        return self.store.answered and self.store.backend.is_transient(error)
 
     def states(self, ids: Sequence[int]) -> dict[int, State]:
         """Return the state of each job that exists; used to wait for many jobs at once."""
         found: dict[int, State] = {}
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             for start in range(0, len(ids), 500):
                 rows = connection.execute(
                     select(jobs.c.id, jobs.c.state).where(jobs.c.id.in_(ids[start : start + 500]))
@@ -153,7 +147,7 @@ class Jobs(Enqueuer):
         Of those that are recorded only the `newest`, where that is given.
         """
         recorded = select(attempts).where(attempts.c.job_id == job.id)
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             rows = connection.execute(
                 recorded.order_by(attempts.c.fence.desc()).limit(newest)
             ).all()
@@ -171,7 +165,7 @@ class Jobs(Enqueuer):
     def count_attempts(self, id_: int) -> int:
         """Return how many attempts of a job are recorded."""
         recorded = select(sql_func.count()).where(attempts.c.job_id == id_)
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             return connection.execute(recorded).scalar_one()
 
     def cancel(
@@ -199,7 +193,7 @@ class Jobs(Enqueuer):
             for row in rows:
                 if row.state == State.CANCELLED:
                     counts.ended(row.queue, row.task, State.CANCELLED)
-            counts.write(connection, self._store)
+            counts.write(connection, self.store)
             return [row.id for row in rows]
 
         changed = self._in_batches(wanted, may("cancel"), cancel, action)
@@ -324,7 +318,7 @@ class Jobs(Enqueuer):
             return ids, change(connection, ids) if ids else []
 
         while True:
-            ids, done = transact_audited(self._store, work, action, lambda batch: len(batch[1]))
+            ids, done = transact_audited(self.store, work, action, lambda batch: len(batch[1]))
             changed += done
             if len(ids) < BULK:
                 return changed
@@ -332,11 +326,11 @@ class Jobs(Enqueuer):
 
     def _prepare(self, connection: Connection, wanted: JobFilter) -> None:
         if wanted.error is not None:  # Else a planner without statistics sorts all that match.
-            self._store.backend.prefer_indexes(connection)
+            self.store.backend.prefer_indexes(connection)
 
     def count(self, wanted: JobFilter) -> int:
         """Return the number of matching jobs."""
-        with self._store.read() as connection:
+        with self.store.read() as connection:
             statement = select(sql_func.count()).select_from(jobs).where(matches(wanted))
             return int(connection.execute(statement).scalar_one())
 

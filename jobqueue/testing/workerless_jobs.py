@@ -39,7 +39,7 @@ class WorkerlessJobs(Jobs):
         """See `Jobs.states`. Raises ResultTimeout if no worker runs the jobs."""
         found = super().states(ids)
         ended = all(state in FINAL for state in found.values())
-        if ended or has_worker(self._store, besides=NAME):
+        if ended or has_worker(self.store, besides=NAME):
             self._workerless_since = None
             return found
         present = time.monotonic()
