@@ -1,5 +1,6 @@
 """Counters of events and of errors, written in the same transaction as the events."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,15 +37,12 @@ class TransactionCounts:
     """Counts of one transaction by (queue, task), and of its errors by signature."""
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[str, str], TaskCounts] = {}
+        self.counts: dict[tuple[str, str], TaskCounts] = defaultdict(TaskCounts)
         self.errors: dict[str, dict[str, Any]] = {}
 
     def of(self, queue: str, task: str) -> TaskCounts:
         """Return the counts of a (queue, task), to be incremented; on the hot path."""
-        count = self.counts.get((queue, task))
-        if count is None:
-            count = self.counts[queue, task] = TaskCounts()
-        return count
+        return self.counts[queue, task]
 
     def ended(self, queue: str, task: str, state: State) -> None:
         """Count a job that became final."""
