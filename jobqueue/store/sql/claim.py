@@ -10,7 +10,6 @@ from sqlalchemy import (
     Integer,
     Select,
     Text,
-    Update,
     bindparam,
     exists,
     literal_column,
@@ -122,12 +121,12 @@ def claim(backend: Backend) -> Executable:
     return claiming(backend, claimable())
 
 
-def claim_first(backend: Backend) -> Update:
+def claim_first(backend: Backend) -> Executable:
     """Claim the first jobs of one queue."""
     return claiming(backend, _candidates())
 
 
-def claim_queues(backend: Backend) -> Update:
+def claim_queues(backend: Backend) -> Executable:
     """Claim the first jobs of each of many queues behind its cursor.
 
     Up to `in_share` of each, and `in_limit` in all: those of the queues that are given first.
@@ -135,7 +134,7 @@ def claim_queues(backend: Backend) -> Update:
     return claiming(backend, _of_queues(backend, CURSORS, behind))
 
 
-def claim_ranges(backend: Backend) -> Update:
+def claim_ranges(backend: Backend) -> Executable:
     """Claim the same in ranges: PostgreSQL compares an end with each entry of a page it reads."""
     return claiming(backend, _of_queues(backend, RANGES, in_range))
 
@@ -233,7 +232,7 @@ def _candidates(*where: ColumnElement[bool]) -> Select[tuple[int]]:
     )
 
 
-def claiming(backend: Backend, ids: Select[Any]) -> Update:
+def claiming(backend: Backend, ids: Select[Any]) -> Executable:
     """Claim the jobs that a query finds."""
     chosen = backend.in_subquery(jobs.c.id, ids)
     return update(jobs).where(chosen).values(_CLAIMED).returning(*claim_columns())

@@ -5,7 +5,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Executable,
-    Insert,
     and_,
     bindparam,
     case,
@@ -75,7 +74,7 @@ def given_values(columns: Columns) -> dict[str, ColumnElement[Any]]:
     }
 
 
-def insert_plain() -> Insert:
+def insert_plain() -> Executable:
     """Insert one job that is due now, without key or deadline: the table's defaults suffice."""
     return (
         sql_insert(jobs)

@@ -9,13 +9,11 @@ from functools import cache
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    Delete,
     Double,
     Executable,
     FromClause,
     Integer,
     Text,
-    Update,
     and_,
     bindparam,
     case,
@@ -122,7 +120,7 @@ lane_statements = cache(LaneStatements)
 """The statements of a backend, built once."""
 
 
-def _begin_sweep(backend: Backend) -> Update:
+def _begin_sweep(backend: Backend) -> Executable:
     """Reserve the next sweep for this worker, if it is time and nobody else sweeps."""
     every: BindParameter[float] = bindparam("in_every", type_=Double())
     # A clock that was turned back must not stop the sweeps.
@@ -327,6 +325,6 @@ def _update_queue() -> Executable:
     return update(lanes).where(_OF_QUEUE).values(**values, parked_until=epoch() + wait)
 
 
-def _remove(backend: Backend, names: FromClause) -> Delete:
+def _remove(backend: Backend, names: FromClause) -> Executable:
     """Delete lanes that have no more jobs waiting, under their lock."""
     return delete(lanes).where(OF_KEY, backend.in_subquery(lanes.c.name, select(names.c.name)))
