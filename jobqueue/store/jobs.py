@@ -52,6 +52,13 @@ _COLUMNS = [column for column in jobs.c if column.name not in _OURS + _OF_LANES]
 
 _WAS_FINAL = in_state(*FINAL)
 _BUDGET = sql_func.coalesce(jobs.c.base_max_attempts, jobs.c.max_attempts)
+_OF_FINAL: dict[str, Any] = {
+    **dict.fromkeys(("deadline_at", "expires_at"), null()),  # The enqueue's, not the retry's.
+    **dict.fromkeys(("crashes", "child_crashes"), 0),
+    "fence": jobs.c.fence + 1,
+    "base_max_attempts": _BUDGET,
+    "max_attempts": jobs.c.attempt + _BUDGET,
+}
 _RETRIED: dict[str, Any] = {
     "state": case(
         # Once it has its key, upkeep makes it available.
@@ -59,25 +66,10 @@ _RETRIED: dict[str, Any] = {
         else_=State.AVAILABLE.value,
     ),
     "run_at": now(),
-    "reason": None,
-    "finished_at": None,
-    "started_at": None,
-    "worker": None,
-    "result": None,
-    "progress": None,
-    "progress_message": None,
-    "progress_at": None,
-    "cancel_requested_at": None,
-    "deadline_at": case(
-        (_WAS_FINAL, null()), else_=jobs.c.deadline_at
-    ),  # It was the enqueue's, not the retry's.
-    "expires_at": case((_WAS_FINAL, null()), else_=jobs.c.expires_at),
+    **dict.fromkeys(("reason", "finished_at", "started_at", "worker", "result")),
+    **dict.fromkeys(("progress", "progress_message", "progress_at", "cancel_requested_at")),
     "snoozes": 0,
-    "crashes": case((_WAS_FINAL, 0), else_=jobs.c.crashes),
-    "child_crashes": case((_WAS_FINAL, 0), else_=jobs.c.child_crashes),
-    "fence": case((_WAS_FINAL, jobs.c.fence + 1), else_=jobs.c.fence),
-    "base_max_attempts": case((_WAS_FINAL, _BUDGET), else_=jobs.c.base_max_attempts),
-    "max_attempts": case((_WAS_FINAL, jobs.c.attempt + _BUDGET), else_=jobs.c.max_attempts),
+    **{name: case((_WAS_FINAL, value), else_=jobs.c[name]) for name, value in _OF_FINAL.items()},
 }
 
 
