@@ -64,6 +64,11 @@ def claims_of(store: Store, rows: Iterable[Sequence[Any]], holder: WorkerRef) ->
     return read_claims(rows, holder.id, store.read_instant)
 
 
+def parameters_of(claim: Claim) -> dict[str, Any]:
+    """Return the parameters of `OF_CLAIM`."""
+    return {"in_job": claim.id, "in_claimed": claim.fence, "in_worker": claim.worker_id}
+
+
 class Claims:
     """The statements of the claimer. A method that takes a connection runs in its transaction."""
 
@@ -243,12 +248,8 @@ class Claims:
         with self._store.write_lock(), self._store.write() as connection:
             # A slot must not wait for another client's lock.
             self._store.backend.limit_lock_wait(connection)
-            parameters = {
-                "in_job": claim.id,
-                "in_claimed": claim.fence,
-                "in_worker": claim.worker_id,
-            }
-            return connection.execute(self._statements.mark_started, parameters).rowcount == 1
+            started = connection.execute(self._statements.mark_started, parameters_of(claim))
+            return started.rowcount == 1
 
     def unknown(
         self,

@@ -14,10 +14,12 @@ from jobqueue.new_jobs import Inserted
 from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store import migrate, transaction_argument
+from jobqueue.store.claims import parameters_of
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.database import Store
 from jobqueue.store.dialects.base import Identity
 from jobqueue.store.schema import jobs, meta
+from jobqueue.store.sql.predicates import OF_CLAIM
 from jobqueue.store.sql.rows import last_progress
 from jobqueue.store.transaction_outcomes import TransactionFollower, TransactionOutcome
 
@@ -174,20 +176,11 @@ class UserTransactions:
                 connection.execute(self._store.statements.save_progress, last)
 
     def _finish(self, connection: Connection, claim: Claim, result: str) -> None:
-        parameters = {
-            "in_job": claim.id,
-            "in_claimed": claim.fence,
-            "in_worker": claim.worker_id,
-            "in_result": result,
-        }
+        parameters = parameters_of(claim) | {"in_result": result}
         done = connection.execute(self._store.statements.finish_within, parameters).one_or_none()
         if done is None:
-            mine = select(jobs.c.id).where(
-                jobs.c.id == claim.id,
-                jobs.c.fence == claim.fence,
-                jobs.c.worker_id == claim.worker_id,
-            )
-            if connection.execute(mine).one_or_none() is not None:
+            mine = select(jobs.c.id).where(*OF_CLAIM)
+            if connection.execute(mine, parameters_of(claim)).one_or_none() is not None:
                 raise JobCancelled(f"job {claim.id} was cancelled: roll back")
             raise ClaimLost(f"job {claim.id} is no longer this worker's: roll back")
         counts = TransactionCounts()
