@@ -18,12 +18,6 @@ TEXT_MAX = 100_000
 """Characters of one value that are shown; --json has all of it."""
 
 
-def render_job(job: JobRecord, attempts: list[AttemptRecord], screen: Console) -> None:
-    """Print all that is known of a job."""
-    put(screen, title_of(job))
-    render_details(job, attempts, screen)
-
-
 def title_of(job: JobRecord) -> Text:
     """Return a job's id, task and state."""
     title = Text(f"job {job.id}  ", style="bold") + Text(escape_controls(job.task), style="bold")

@@ -10,7 +10,6 @@ from click.core import ParameterSource
 from jobqueue import wire
 from jobqueue.cli import completion
 from jobqueue.errors import InvalidOption, invalid
-from jobqueue.records import JobFilter
 from jobqueue.states import State
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,8 +98,3 @@ def key_value(text: str, what: str) -> tuple[str, str]:
     if not key or not equals:
         raise invalid(what, f"{text[:40]!r} is not KEY=VALUE", text)
     return key, value
-
-
-def describe(wanted: JobFilter) -> str:
-    """Return a filter in words: `state failed, queue mail`."""
-    return ", ".join(f"{key} {value}" for key, value in wanted.named().items())

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue.cli.streams import STDERR, STDOUT
-from jobqueue.records import JobRecord
 from jobqueue.states import State
 from jobqueue.text import escape_controls
 
@@ -186,8 +185,3 @@ def cut(text: str, width: int, screen: Console) -> str:
         return text
     dots = "…" if screen.encoding.startswith("utf") else ".."
     return set_cell_size(text, max(0, width - len(dots))).rstrip() + dots
-
-
-def state_style(job: JobRecord) -> str:
-    """The colour of a job's state."""
-    return COLOURS[job.state]

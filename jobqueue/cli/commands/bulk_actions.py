@@ -201,7 +201,7 @@ def _confirm(
     cli: CliContext, verb: Verb, wanted: JobFilter, count: int, but: str, *, yes: bool
 ) -> None:
     """Ask, with the number of jobs and the database."""
-    which = params.describe(wanted)
+    which = ", ".join(f"{key} {value}" for key, value in wanted.named().items())
     what = counted(count, "job") + (f" ({which})" if which else "")
     question = f"{verb.name} {what} in {cli.target}{but}"
     if yes:

@@ -12,10 +12,10 @@ from jobqueue import options, wire
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli, to_json
 from jobqueue.cli.errors import CliError
-from jobqueue.cli.job_renderer import render_job
+from jobqueue.cli.job_renderer import render_details, title_of
 from jobqueue.cli.params import option, whole_option
 from jobqueue.cli.streams import STDOUT, echo, reader_gone
-from jobqueue.cli.tables import NAME_CELLS, Column, Table, console, put, state_style
+from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, Table, console, put
 from jobqueue.display import ago, call_of, duration, error_of, took
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
@@ -55,7 +55,7 @@ def _detail_style(job: JobRecord) -> str:
 
 LIST = [
     Column[JobRecord]("id", lambda job: job.id, right=True),
-    Column[JobRecord]("state", lambda job: job.state, style=state_style),
+    Column[JobRecord]("state", lambda job: job.state, style=lambda job: COLOURS[job.state]),
     Column[JobRecord]("task", lambda job: job.task, rank=1, least=NAME_CELLS),
     Column[JobRecord]("arguments", call_of, rank=3, least=12),
     Column[JobRecord]("queue", lambda job: job.queue, rank=5, least=NAME_CELLS),
@@ -133,11 +133,12 @@ def show(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the cont
     """
     id_ = wire.job_id(id)
     job = _there(cli, id_, cli.jobs.get(id_))
-    attempts = cli.jobs.attempts(job)
     if cli.json:
         cli.print_json(with_attempts(cli.jobs, job))
     else:
-        render_job(job, attempts, console())
+        screen = console()
+        put(screen, title_of(job))
+        render_details(job, cli.jobs.attempts(job), screen)
 
 
 def _there(cli: CliContext, id_: int, found: T | None) -> T:
@@ -212,7 +213,7 @@ def await_all(cli: CliContext, ids: tuple[int, ...], limit: float | None) -> Ite
 def print_end(job: JobRecord) -> None:
     """Print how a job ended."""
     line = Text(f"{job.id}  ")
-    line.append(job.state, style=state_style(job))
+    line.append(job.state, style=COLOURS[job.state])
     screen = console()
     said = escape_controls(detail(job)[:LINE_MAX])
     put(screen, line + Text(f"  {said}") if said else line)

@@ -24,11 +24,7 @@ Ports = dict[str, int]
 def ports_of(given: Mapping[str, Any]) -> Ports:
     """Return the ports that were given. Raises InvalidOption, also for a wrong --probe-host."""
     ports = {name: options.port(given[name], name) for name in PORTS if given[name] is not None}
-    _check(given["probe_host"], ports)
-    return ports
-
-
-def _check(host: str, ports: Ports) -> None:
+    host = given["probe_host"]
     if not host:  # It would mean all addresses.
         raise invalid("probe_host", "give an address, such as 0.0.0.0 for all", host)
     if host != LOOPBACK and not ports:
@@ -39,6 +35,7 @@ def _check(host: str, ports: Ports) -> None:
         raise invalid(
             "probe_host", f"{host[:60]!r} is not an address of this machine", host
         ) from None
+    return ports
 
 
 def of_process(ports: Ports, number: int, count: int) -> list[str]:
