@@ -87,7 +87,7 @@ class WebApp:
 
     def release(self) -> None:
         """Answer requests that wait for a job: the server stops. Call it in the event loop."""
-        self._api.release()
+        self._api.waiter.release()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI calls it."""

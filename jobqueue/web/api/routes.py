@@ -43,12 +43,13 @@ class Api:
         self.threads = Pools(*(Threads(most, first) for most in sizes))
         names = partial(all_names, registry, jobs.store)
         shown = ShownJobs(jobs.store, registry)
-        self._of_jobs = JobOperations(jobs, shown, registry, names, self.threads.reads)
+        of_jobs = JobOperations(jobs, shown, registry, names, self.threads.reads)
+        self.waiter = of_jobs.waiter
         self._parts = (
-            self._of_jobs,
+            of_jobs,
             JobVerbs(jobs, shown, names),
             SwitchOperations(jobs, names),
-            ScheduleOperations(jobs.schedules, shown.redaction, registry, self._of_jobs.written),
+            ScheduleOperations(jobs.schedules, shown.redaction, registry, of_jobs.written),
             FigureOperations(jobs, registry, open_names),
             ServerOperations(jobs, self),
         )
@@ -61,10 +62,6 @@ class Api:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return routes_of(self.operations, self.threads)
-
-    def release(self) -> None:
-        """Answer all requests that wait for a job."""
-        self._of_jobs.waiter.release()
 
 
 class ServerOperations(Operations):
