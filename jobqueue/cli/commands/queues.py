@@ -1,7 +1,5 @@
 """`queues`: what queues there are, and their switches; `pause`, `resume`: tasks and tags."""
 
-from typing import NamedTuple
-
 import click
 
 from jobqueue import options
@@ -38,18 +36,13 @@ def list_(cli: CliContext) -> None:
     show(cli, cli.monitor.bounded_queues(), QUEUES, "no queue has jobs yet")
 
 
-class Changed(NamedTuple):
-    """What a pause or resume has changed."""
-
-    number: int
-    said: dict[tuple[PauseKind, str], str]
-    """The state of each now, in words."""
-
-
 def _change_pauses(
     cli: CliContext, verb: str, named: dict[PauseKind, tuple[str, ...]], *, force: bool
-) -> Changed:
-    """Pause or resume what is named. Raises InvalidOption, as `check_names`."""
+) -> tuple[int, list[tuple[PauseKind, str, str]]]:
+    """Pause or resume what is named. Raises InvalidOption, as `check_names`.
+
+    Return how many were changed, and the kind, the name and the state in words of each.
+    """
     for kind, names in named.items():
         cli.check_names(kind, names, force=force)
     change = getattr(Pauses(cli.store, operator()), verb)
@@ -61,8 +54,8 @@ def _change_pauses(
     if verb == "resume" and any(changed.values()):
         cli.wake_workers()
     state = "paused" if verb == "pause" else "runs"
-    said = {key: state if new else f"{state} already" for key, new in changed.items()}
-    return Changed(sum(changed.values()), said)
+    said = [(*key, state if new else f"{state} already") for key, new in changed.items()]
+    return sum(changed.values()), said
 
 
 def _pausing(name: str, help_: str) -> None:
@@ -73,9 +66,9 @@ def _pausing(name: str, help_: str) -> None:
     @_force
     @pass_cli
     def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
-        changed = _change_pauses(cli, name, {PauseKind.QUEUE: names}, force=force)
-        said = [f"{queue} {state}" for (_, queue), state in changed.said.items()]
-        cli.answer({"changed": changed.number, "queues": list(names)}, *said)
+        changed, said = _change_pauses(cli, name, {PauseKind.QUEUE: names}, force=force)
+        document = {"changed": changed, "queues": list(names)}
+        cli.answer(document, *(f"{queue} {state}" for _, queue, state in said))
 
 
 _force = flag("--force", "Accept a queue that is not known yet.")
@@ -190,10 +183,9 @@ def _of_tasks_and_tags(verb: str, help_: str) -> click.Command:
                 field="task",
             )
         named = {PauseKind.TASK: tasks, PauseKind.TAG: tags}
-        changed = _change_pauses(cli, verb, named, force=force)
-        document = {"changed": changed.number, "tasks": list(tasks), "tags": list(tags)}
-        said = [f"{kind} {name} {state}" for (kind, name), state in changed.said.items()]
-        cli.answer(document, *said)
+        changed, said = _change_pauses(cli, verb, named, force=force)
+        document = {"changed": changed, "tasks": list(tasks), "tags": list(tags)}
+        cli.answer(document, *map(" ".join, said))
 
     return command
 
