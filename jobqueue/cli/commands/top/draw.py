@@ -54,16 +54,6 @@ class Now(NamedTuple):
     pauses: Rows = []  # noqa: RUF012 - nothing changes it.
 
 
-class _Section(NamedTuple):
-    """A table of the first screen."""
-
-    lines: list[Line]
-    """The titles, and a line for each row; or one line where there are none."""
-    key: str
-    command: str
-    """What shows the rows that have no room."""
-
-
 def memory(width: int) -> Console:
     """Return a console of that width that prints nowhere, to lay text out."""
     return Console(
@@ -81,23 +71,20 @@ def now(found: Now, room: Room) -> list[Line]:
     lines = [Line(text) for text in wrap(_figures(found), room.width)]
     lines += _needs(found.findings, room)
     lines += pause_list(found.pauses, room, FINDINGS_IF_TALL if _is_tall(room) else FINDINGS)
-    sections = [
-        _Section(queue_list(found.queues, found.paused_by, room), "g q", "queues"),
-        _Section(worker_list(found.workers, room), "g w", "workers"),
-        _Section(
-            error_list(found.errors, room, "no attempt has errored in 24 hours"),
-            "g e",
-            "errors --since 24h",
-        ),
-        _Section(job_list(JobPage(found.jobs, None, False), "", room), "g j", "list"),
-    ]
+    errors = error_list(found.errors, room, "no attempt has errored in 24 hours")
+    tables = {  # By what shows the rows that have no room.
+        ("g q", "queues"): queue_list(found.queues, found.paused_by, room),
+        ("g w", "workers"): worker_list(found.workers, room),
+        ("g e", "errors --since 24h"): errors,
+        ("g j", "list"): job_list(JobPage(found.jobs, None, False), "", room),
+    }
     gap = [Line(Text())] if _is_tall(room) else []
-    shares = [len(section.lines) for section in sections]
+    shares = [*map(len, tables.values())]
     if room.height is not None:
-        shares = _shares(shares, room.height - len(lines) - len(gap) * len(sections))
-    for section, share in zip(sections, shares, strict=True):
-        rest = section.key if room.has_keys else f"jobqueue {section.command}"
-        lines += [*gap, *_cut(section.lines, share, rest)]
+        shares = _shares(shares, room.height - len(lines) - len(gap) * len(tables))
+    for ((key, command), table), share in zip(tables.items(), shares, strict=True):
+        rest = key if room.has_keys else f"jobqueue {command}"
+        lines += [*gap, *_cut(table, share, rest)]
     return lines
 
 
