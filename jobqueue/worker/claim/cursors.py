@@ -151,26 +151,6 @@ class ClaimCursors:
                 break
         return found
 
-    def claim(
-        self,
-        connection: Connection,
-        worker: WorkerRef,
-        *,
-        limit: int,
-        free: int,
-        held: Mapping[int, Claim],
-    ) -> list[Claim]:
-        """Claim up to `limit` jobs: each queue its share, better priorities first in each.
-
-        Queues take turns at being first. One that has no more jobs is forgotten until a rescan.
-        """
-        if self.is_announced:
-            self.rescan(connection)
-        taken = self._claim_shares(connection, worker, limit=limit, free=free, held=held)
-        if taken:
-            self._last_queue = taken[0].queue if len(set(map(_QUEUE, taken))) == 1 else None
-        return taken
-
     def announced_queue(self, free: int, held: Mapping[int, Claim]) -> tuple[str, int] | None:
         """Return the likeliest queue of the announced jobs, and how many to claim there.
 
@@ -186,7 +166,7 @@ class ClaimCursors:
         self.hint = WorkHint.LIKELY
         self._rescan_not_before = time.monotonic() + HEAD_START
 
-    def _claim_shares(
+    def claim(
         self,
         connection: Connection,
         worker: WorkerRef,
@@ -195,7 +175,13 @@ class ClaimCursors:
         free: int,
         held: Mapping[int, Claim],
     ) -> list[Claim]:
-        """Claim a share of each queue, then what others left over of theirs."""
+        """Claim up to `limit` jobs: of each queue its share, then what others left over of theirs.
+
+        Better priorities are first in each queue, and queues take turns at being first. One that
+        has no more jobs is forgotten until a rescan.
+        """
+        if self.is_announced:
+            self.rescan(connection)
         order = self._in_turn()
         least = 1 if limit >= len(order) else max(1, min(SHARE_MIN, limit // SHARE_MIN))
         taken: list[Claim] = []
@@ -221,6 +207,8 @@ class ClaimCursors:
         without = (queue for queue in order if queue not in had_turn)
         self._turn = next(without, order[1] if len(order) > 1 else "")
         self._served |= had_turn
+        if taken:
+            self._last_queue = taken[0].queue if len(set(map(_QUEUE, taken))) == 1 else None
         return taken
 
     def _in_turn(self) -> list[str]:
