@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from jobqueue.errors import AttemptTimeout, ConfigurationError, JobQueueError
+from jobqueue.errors import AttemptTimeout, ConfigurationError
 from jobqueue.options import Options
 from jobqueue.os_signals import signal_name
 from jobqueue.serialization.codec import Codec
@@ -54,7 +54,7 @@ PERMANENT_ERRORS = frozenset(
 """Errors of the start of a command that another attempt would meet again."""
 
 
-class CommandFailed(RecordedError, JobQueueError):
+class CommandFailed(RecordedError):
     """The command could not be run, or its exit code was not 0."""
 
 
@@ -76,7 +76,8 @@ def run(
         _raise_stop_reason(context, output)
     if code == 0:
         return {"exit_code": 0, "output": output, "signal": None}
-    raise _failed(f"exit code {code}" if code > 0 else f"killed by {signal_name(-code)}", output)
+    reason = f"exit code {code}" if code > 0 else f"killed by {signal_name(-code)}"
+    raise CommandFailed(_with_end(reason, output), details=output)
 
 
 EXEC: Task[..., dict[str, Any]]
@@ -244,13 +245,10 @@ def _spawn(
             reason = f"the command {line[0]!r} was not found"
         else:
             reason = f"the command {line[0]!r} cannot be run: {error.strerror}"
-        failure = CommandFailed(reason)
-        failure.final = error.errno in PERMANENT_ERRORS
-        raise failure from None
+        raise CommandFailed(reason, final=error.errno in PERMANENT_ERRORS) from None
     except ValueError as error:  # Such as a name of a variable with a "=".
-        failure = CommandFailed(f"the command {line[0]!r} cannot be run: {error}")
-        failure.final = True
-        raise failure from None
+        reason = f"the command {line[0]!r} cannot be run: {error}"
+        raise CommandFailed(reason, final=True) from None
 
 
 def _environment(context: JobContext, changes: Mapping[str, str]) -> dict[str, str]:
@@ -266,20 +264,13 @@ def _environment(context: JobContext, changes: Mapping[str, str]) -> dict[str, s
     }
 
 
-def _failed(reason: str, output: str) -> CommandFailed:
-    failure = CommandFailed(_with_end(reason, output))
-    failure.details = output
-    return failure
-
-
 def _raise_stop_reason(context: JobContext, output: str) -> NoReturn:
     """Raise the error for which the command was terminated."""
     try:
         context.check()
     except AttemptTimeout as error:
-        late = CommandTimedOut(_with_end(f"{error}; the command was terminated", output))
-        late.details = output
-        raise late from None
+        reason = _with_end(f"{error}; the command was terminated", output)
+        raise CommandTimedOut(reason, details=output) from None
     raise AssertionError("a command is terminated for a reason")
 
 

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path, PurePath
 from types import FrameType
 
+from jobqueue.errors import JobQueueError
 from jobqueue.records import AttemptError
 from jobqueue.worker.handler.context import clean
 
@@ -20,14 +21,15 @@ _LIBRARY = (*_OURS, sysconfig.get_path("stdlib") + os.sep)
 _PACKAGES = ("site-packages", "dist-packages")
 
 
-class RecordedError:
-    """Mixed into an exception that chooses what is recorded beside its message."""
+class RecordedError(JobQueueError):
+    """Chooses what is recorded beside its message."""
 
-    details: str | None = None
-    """Recorded instead of a traceback, which would show this package's code."""
-
-    final = False
-    """True: another attempt would fail in the same way, so the job fails at once."""
+    def __init__(self, message: str, *, details: str | None = None, final: bool = False) -> None:
+        super().__init__(message)
+        self.details = details
+        """Recorded instead of a traceback, which would show this package's code."""
+        self.final = final
+        """True: another attempt would fail in the same way, so the job fails at once."""
 
 
 def describe(error: BaseException) -> AttemptError:
