@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import json
+from collections import ChainMap
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import (
@@ -345,7 +346,7 @@ class Registry(Mapping[str, Task[..., Any]]):
     """The tasks of one queue by name."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, Task[..., Any]] = {}
+        self._tasks: dict[str, Task[..., Any]] | ChainMap[str, Task[..., Any]] = {}
         self.queues: dict[str, QueueSwitches] = {}
         """The queues that the app declares, by name, beside those that its tasks name."""
         self.app: str | None = None

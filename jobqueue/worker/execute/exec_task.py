@@ -12,6 +12,7 @@ import selectors
 import signal
 import subprocess
 import time
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -95,24 +96,12 @@ class WithExec(Registry):
                 field="allow_exec",
             )
         self._tasks_of_app = tasks
+        self._tasks = ChainMap({NAME: EXEC}, tasks._tasks)  # noqa: SLF001 - of our own class.
         self.app, self.folder = tasks.app, tasks.folder
-
-    def __getitem__(self, name: str) -> Task[..., Any]:
-        return EXEC if name == NAME else self._tasks_of_app[name]
 
     def find(self, name: str) -> Task[..., Any] | None:
         """The task of that name, or None; hot."""
         return EXEC if name == NAME else self._tasks_of_app.find(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name == NAME or name in self._tasks_of_app
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._tasks_of_app
-        yield NAME
-
-    def __len__(self) -> int:
-        return len(self._tasks_of_app) + 1
 
 
 class Running:
