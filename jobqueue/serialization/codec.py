@@ -21,7 +21,6 @@ from jobqueue.serialization import functions, models
 from jobqueue.serialization.json_values import (
     ENCODER,
     MAX_BYTES,
-    MAX_DEPTH,
     TOO_DEEP,
     Piece,
     are_kept,
@@ -33,15 +32,12 @@ from jobqueue.serialization.json_values import (
     encode_scalar,
     find_path,
     not_plain,
-    parse_json,
     plain_piece,
     refuse,
     shorten,
     step,
 )
 from jobqueue.serialization.redacted_errors import redact_error, redact_plain_error
-
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Codec", "check_value", "encode_plain", "parse_json"]
 
 _SCALARS: tuple[tuple[types.Type, type], ...] = (
     (types.IntType(), int),

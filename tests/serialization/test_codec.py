@@ -19,11 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobqueue.errors import InvalidArguments
-from jobqueue.serialization.codec import (
-    Codec,
-    encode_plain,
-    parse_json,
-)
+from jobqueue.serialization.codec import Codec
+from jobqueue.serialization.json_values import encode_plain, parse_json
 from tests.serialization.codec_kit import (
     NOW,
     UTC,

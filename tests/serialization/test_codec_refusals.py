@@ -16,13 +16,8 @@ import msgspec
 import pytest
 
 from jobqueue.errors import ConfigurationError, InvalidArguments
-from jobqueue.serialization.codec import (
-    MAX_BYTES,
-    Codec,
-    check_value,
-    encode_plain,
-    parse_json,
-)
+from jobqueue.serialization.codec import Codec
+from jobqueue.serialization.json_values import MAX_BYTES, check_value, encode_plain, parse_json
 from tests.serialization.codec_kit import (
     NOW,
     Cat,

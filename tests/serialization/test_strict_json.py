@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobqueue.errors import InvalidArguments
-from jobqueue.serialization.codec import (
+from jobqueue.serialization.json_values import (
     MAX_BYTES,
     check_value,
     encode_plain,
