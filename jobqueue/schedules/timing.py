@@ -51,11 +51,6 @@ class Cron:
     expression: str
     tz: str = "UTC"
 
-    @property
-    def text(self) -> str:
-        """The expression, as people write it."""
-        return self.expression
-
     def after(self, instant: datetime) -> Iterator[datetime]:
         """Yield the runs later than an instant, in UTC, each later than the one before.
 

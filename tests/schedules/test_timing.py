@@ -201,7 +201,7 @@ def test_an_interval_counts_from_the_epoch(seconds: int, start: datetime) -> Non
 
 def test_timings_are_values_that_print_as_they_are_written() -> None:
     assert cron("0  3 * * *") == cron("0 3 * * *", tz="UTC")
-    assert cron("@Daily").text == "@daily"
+    assert cron("@Daily").expression == "@daily"
     assert [every(**{unit: 90}).text for unit in ("seconds", "minutes", "hours", "days")] == [
         "90s",
         "90m",
