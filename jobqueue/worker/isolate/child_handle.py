@@ -94,20 +94,17 @@ class RemoteAttempt(Attempt):
 
     killable = True
     stop_requested_at = math.inf
-    _wake: Callable[[], None] | None = None
+    wake: Callable[[], None] | None = None
+    """Called when a stop is requested; of the thread that waits for the child."""
 
     def request_stop(self, error: type[JobQueueError]) -> None:
         """See `Attempt.request_stop`."""
         if self.stop_reason is None:
             super().request_stop(error)
             self.stop_requested_at = time.monotonic()
-            wake = self._wake  # Read once: the other thread may reset it.
+            wake = self.wake  # Read once: the other thread may reset it.
             if wake is not None:
                 wake()
-
-    def on_stop_request(self, wake: Callable[[], None] | None) -> None:
-        """Call `wake` when a stop is requested; for the thread that waits for the child."""
-        self._wake = wake
 
     def handle_message(self, message: dict[str, Any]) -> None:
         """Apply a message that the child sent while the handler runs."""
@@ -157,6 +154,7 @@ class ChildHandle:
         # The kernel starts the peak of a process at that of its parent.
         self._known_peak = peak_memory() or 0
         self._peak = 0
+        """The peak of its memory during the last job, in bytes; 0 if unknown."""
         self._checked_at = -math.inf
         self._messages.send(handshake=handshake)
 
@@ -174,7 +172,7 @@ class ChildHandle:
         """Run a job in the child once its gate lets it start, and wait for its end."""
         self._known_peak, self._peak = max(self._known_peak, self._peak), 0
         self._begun = False
-        context.on_stop_request(self._wake)
+        context.wake = self._wake
         try:
             return self._make_ready(context, ref, gate) or self._await_outcome(context)
         except Exception as error:
@@ -185,9 +183,9 @@ class ChildHandle:
                 # The stream of messages is out of step.
                 log.exception("child process %d sent an invalid message; killing it", self.pid)
                 self.kill()
-            return ChildExit(self._wait_or_kill(), self.peak(), late, self._begun)
+            return ChildExit(self._wait_or_kill(), self._peak or None, late, self._begun)
         finally:
-            context.on_stop_request(None)
+            context.wake = None
 
     def _make_ready(
         self, context: RemoteAttempt, ref: TaskRef, gate: Gate
@@ -276,10 +274,6 @@ class ChildHandle:
         )
         name = signal_name(self.signalled) if self.signalled else None
         return replace(ended, exit_signal=name, peak_memory=message["peak"])
-
-    def peak(self) -> int | None:
-        """Return the peak of its memory during the last job, in bytes; None if unknown."""
-        return self._peak or None
 
     def _signal(self, number: int) -> None:
         with self._reaping:

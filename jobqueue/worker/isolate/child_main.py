@@ -134,7 +134,9 @@ class ChildMain:
         store = Store(handshake["url"], connections=1, idle=0)
         self._transactions = UserTransactions(store)
         self._forward = ForwardingHandler(self._send, self._deferring_sigterm)
-        self._forward_logs(handshake["levels"])
+        for name, level in handshake["levels"].items():
+            logging.getLogger(name).setLevel(level)
+        logging.getLogger().addHandler(self._forward)
         name_worker(handshake["worker"])
         for name in handshake["json"]:
             setattr(sys, name, JsonStream(getattr(sys, name), name))
@@ -308,12 +310,6 @@ class ChildMain:
             return os.path.samestat(os.fstat(self._connection.fileno()), self._pipe)
         except OSError:
             return False
-
-    def _forward_logs(self, levels: dict[str, int]) -> None:
-        """Send log records to the worker, which writes them in its own format."""
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        logging.getLogger().addHandler(self._forward)
 
 
 def _complete(context: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -21,10 +21,6 @@ MESSAGE_MAX = 1 << 28
 _LENGTH = struct.Struct("!i")
 
 
-class InvalidMessage(ValueError):
-    """The data received is not a message."""
-
-
 class MessageSocket:
     """Length-prefixed JSON over a socket. Used by one thread."""
 
@@ -82,18 +78,18 @@ class MessageSocket:
                     break
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Yield the complete messages. Raises InvalidMessage, or another ValueError."""
+        """Yield the complete messages. Raises ValueError or TypeError for others."""
         received, start = self._received, _LENGTH.size
         while len(received) >= start:
             (length,) = _LENGTH.unpack_from(received)
             if not 0 <= length <= MESSAGE_MAX:
-                raise InvalidMessage(f"a message of {length} bytes")
+                raise ValueError(f"a message of {length} bytes")
             if len(received) < start + length:
                 return
             message = json.loads(received[start : start + length])
             del received[: start + length]
             if not isinstance(message, dict):
-                raise InvalidMessage("no object")
+                raise TypeError("no object")
             yield message
 
     def close(self) -> None:
