@@ -3,7 +3,6 @@
 import time
 
 from jobqueue.store.database import Store
-from jobqueue.worker.capacity import Contention
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.service import Service
@@ -15,34 +14,6 @@ YIELD_MAX = 0.1  # seconds; who finds the file locked looks again at least this 
 FOREIGN_WRITER_REMEMBERED = 2.0  # seconds after a wait for a writer without our write lock
 
 
-class YieldPolicy:
-    """How long the database is left to other writers between two transactions of this worker."""
-
-    def __init__(self, contention: Contention) -> None:
-        self._contention = contention
-        self._length = YIELD_MIN
-        self._until = 0.0
-        self._contended_until = 0.0
-
-    def until(self, *, waited: bool) -> float:
-        """When the next transaction may begin; `waited`: the write lock was another process's."""
-        return time.monotonic() + self._length if waited else self._until
-
-    def claimed_alone(self) -> None:
-        """Note that one statement in autocommit has ended."""
-        self._until = time.monotonic() + YIELD_MIN
-
-    def wrote(self, began: float, ended: float, *, met_writer: bool) -> None:
-        """Note a transaction: when it had begun and when it ended; see `Backend.met_writer`."""
-        if met_writer:
-            self._contended_until = ended + FOREIGN_WRITER_REMEMBERED
-        contended = ended < self._contended_until
-        self._contention.foreign_writer_seen = contended
-        share = YIELD_SHARE_CONTENDED if contended else YIELD_SHARE
-        self._length = min(max(YIELD_MIN, share * (ended - began)), YIELD_MAX)
-        self._until = ended + self._length
-
-
 class SingleWriterLoop(Service):
     """Writes outcomes and claims the next jobs in one transaction, where one writer is possible."""
 
@@ -51,19 +22,22 @@ class SingleWriterLoop(Service):
         self._store = store
         self._planner = planner
         self._writer = writer
-        self._yields = YieldPolicy(planner.inflight.contention)
+        self._gap = YIELD_MIN
+        """Seconds for which the database is left to other writers after a transaction."""
+        self._free_until = 0.0
+        self._contended_until = 0.0
 
     def tick(self) -> float | None:
         """Write one batch and claim the next, under the write lock that our processes share."""
         planner = self._planner
         planner.began = time.monotonic()
         with self._store.write_lock() as waited:
-            free_until = self._yields.until(waited=waited)
             if waited:  # The handlers have ended meanwhile: the gap is time to prepare.
+                free_until = time.monotonic() + self._gap  # Another process has written.
                 prepared = self._prepare()
                 self._yield_to_other_writers(free_until)
             else:
-                self._yield_to_other_writers(free_until)
+                self._yield_to_other_writers(self._free_until)
                 prepared = self._prepare()
             written, claimed = self._write(*prepared)
         if written:
@@ -95,7 +69,7 @@ class SingleWriterLoop(Service):
         """
         planner, writer = self._planner, self._writer
         if wanted and not outcomes and planner.claim_announced(wanted):
-            self._yields.claimed_alone()
+            self._free_until = time.monotonic() + YIELD_MIN
             return False, False
         if wanted and not planner.refresh():
             wanted = 0
@@ -116,5 +90,16 @@ class SingleWriterLoop(Service):
                 return False, False
             planner.inflight.round_failed()
             raise
-        self._yields.wrote(began, time.monotonic(), met_writer=met_writer)
+        self._leave_a_gap(began, met_writer=met_writer)
         return outcomes > 0, wanted > 0
+
+    def _leave_a_gap(self, began: float, *, met_writer: bool) -> None:
+        """Leave the database to others after a transaction; see `Backend.met_writer`."""
+        ended = time.monotonic()
+        if met_writer:
+            self._contended_until = ended + FOREIGN_WRITER_REMEMBERED
+        contended = ended < self._contended_until
+        self._planner.inflight.contention.foreign_writer_seen = contended
+        share = YIELD_SHARE_CONTENDED if contended else YIELD_SHARE
+        self._gap = min(max(YIELD_MIN, share * (ended - began)), YIELD_MAX)
+        self._free_until = ended + self._gap
