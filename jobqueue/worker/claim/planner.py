@@ -47,7 +47,8 @@ class ClaimPlanner:
         self._round_trip = 0.005  # seconds, corrected by every claim
         self._probe_at = 0.0
         self._limits_at = 0.0
-        self._claimed = 0
+        self.claimed = 0
+        """Jobs claimed so far, without those that were released before they started."""
         self.batch: list[Claim] = []
         """The claims of this round, to be dispatched after the commit."""
         self._last_count = 0
@@ -62,14 +63,9 @@ class ClaimPlanner:
         """Claim more when the inbox holds no more claims than this."""
 
     @property
-    def claimed(self) -> int:
-        """Jobs claimed so far, without those that were released before they started."""
-        return self._claimed
-
-    @property
     def exhausted(self) -> bool:
         """True once `max_jobs` jobs were claimed."""
-        return self._max_jobs is not None and self._claimed >= self._max_jobs
+        return self._max_jobs is not None and self.claimed >= self._max_jobs
 
     @property
     def _batch_max(self) -> int:
@@ -95,7 +91,7 @@ class ClaimPlanner:
             return 0
         room = self._room()
         if self._max_jobs is not None:
-            room = min(room, self._max_jobs - self._claimed)
+            room = min(room, self._max_jobs - self.claimed)
         return max(0, min(room, self._batch_max))
 
     def _room(self) -> int:
@@ -204,7 +200,7 @@ class ClaimPlanner:
         self._last_count = len(self.batch)
         self.inflight.dispatch(self.batch, self._worker)
         self.commit_unknown = False  # Not before: what could not be dispatched is released.
-        self._claimed += self._last_count  # Only now, or the last job would seem to have ended.
+        self.claimed += self._last_count  # Only now, or the last job would seem to have ended.
 
     def reconcile(self) -> None:
         """Release what the database says this worker holds and it does not, if that may be.
@@ -229,7 +225,7 @@ class ClaimPlanner:
                 return
             inflight.capacity.stalled(waited)
             count = inflight.release_prefetched()
-            self._claimed -= count
+            self.claimed -= count
             # Or they were claimed again at once.
             self._probe_at = time.monotonic() + STALE_PREFETCH_AGE
             log.debug("released %d prefetched claims: no thread became free", count)
@@ -246,7 +242,7 @@ class ClaimPlanner:
         with self._store.read() as connection:
             held_back = self.lanes.held_back(connection, worker)
         if held_back:
-            self._claimed -= inflight.release_prefetched(lambda claim: claim.id in held_back)
+            self.claimed -= inflight.release_prefetched(lambda claim: claim.id in held_back)
 
     def delay(self) -> float:
         """Return the seconds until the next claim, if nothing wakes the claimer."""
