@@ -27,8 +27,8 @@ from jobqueue.worker.handler.outcomes import (
 )
 from jobqueue.worker.handler.run import HandlerRunner
 from jobqueue.worker.inflight import InFlight, Unbegun
-from jobqueue.worker.isolate.child_handle import RemoteAttempt
 from jobqueue.worker.isolate.pool import NO_PROCESS_DELAY, NoProcess, ProcessPool
+from jobqueue.worker.isolate.remote_attempt import RemoteAttempt
 from jobqueue.worker.log_context import about, log
 
 UNKNOWN_TASKS_MAX = 1000  # names for which it is remembered when they were logged last
@@ -160,24 +160,18 @@ class Executor:
     def _run_in_child(self, task: Task[..., Any], claim: Claim) -> bool:
         inflight, process_pool = self._inflight, self._process_pool
         assert process_pool is not None, "runs_in_child() knows it"
-        admission = self.admit_to_child(task, claim)
-        context = admission.context
+        context = RemoteAttempt(claim, self._transactions, task, inflight, self._free_key)
         inflight.start(context)
         try:
-            outcome = process_pool.run(context, admission)
+            outcome = process_pool.run(context)
         except NoProcess as error:
             inflight.withdraw(context, process_pool.release(claim, error))
             threading.Event().wait(NO_PROCESS_DELAY)  # The next claim would meet the same error.
             return True
-        if admission.begun and outcome is not None:
+        if context.begun and outcome is not None:
             return inflight.end(context, outcome)
         inflight.withdraw(context, outcome)
         return True
-
-    def admit_to_child(self, task: Task[..., Any], claim: Claim) -> "ChildAdmission":
-        """Return the admission of a claim whose handler runs in a child process."""
-        context = RemoteAttempt(claim, self._transactions, task)
-        return ChildAdmission(self._inflight, context, self._free_key)
 
     def _unknown_task(self, claim: Claim) -> Unsuccessful:
         present = time.monotonic()
@@ -220,44 +214,3 @@ def _is_late(claim: Claim, expires_at: datetime) -> bool:
     """
     has_begun = claim.attempt > 1 or claim.snoozes or claim.crashes
     return claim.started_at >= expires_at and not has_begun
-
-
-class ChildAdmission:
-    """Admits one job to a child process, which takes seconds to import the program.
-
-    Used by the thread that waits for the child.
-    """
-
-    def __init__(
-        self,
-        inflight: InFlight,
-        context: RemoteAttempt,
-        free_key: Callable[[Claim], Unbegun | None],
-    ) -> None:
-        self._inflight = inflight
-        self.context = context
-        self._free_key = free_key
-        self._holds_key = context.claim.releases_key_on_start
-        self._refused: Unbegun | None = None
-        self.begun = False
-
-    def refusal(self) -> Unbegun | None:
-        """Why the job does not begin at all; None: it may begin, now or later."""
-        context, inflight = self.context, self._inflight
-        if context.key not in inflight.starting:
-            return Unbegun(None)  # The worker stops, or has lost its lease.
-        if self._refused is None and context.budget() <= 0:
-            self._refused = Unbegun(deadline_passed(context.claim))
-        return self._refused or inflight.refusal(context.claim)
-
-    def begin(self) -> bool:
-        """Begin the job; False: it may not, or not yet, as the lease is in doubt."""
-        if not self._inflight.lease.good() or self.refusal() is not None:
-            return False
-        if self._holds_key:
-            self._refused = self._free_key(self.context.claim)  # Asks again when it is done.
-            self._holds_key = False
-        if self._refused is None and self._inflight.begin_started(self.context):
-            self.context.restart()
-            self.begun = True
-        return self.begun

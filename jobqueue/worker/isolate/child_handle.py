@@ -14,23 +14,20 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextvars import copy_context
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from msgspec.structs import asdict, replace
 
-from jobqueue.errors import JobQueueError
 from jobqueue.os_signals import signal_name
 from jobqueue.records import AttemptError, Outcome, Succeeded, Unsuccessful, format_bytes
 from jobqueue.states import OutcomeKind, State
-from jobqueue.worker.handler.context import Attempt, enter
+from jobqueue.worker.handler.context import Attempt
 from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.importing import TaskRef
-from jobqueue.worker.isolate.log_forwarding import replay
 from jobqueue.worker.isolate.message_socket import MessageSocket
+from jobqueue.worker.isolate.remote_attempt import RemoteAttempt
 from jobqueue.worker.log_context import log
 from jobqueue.worker.orphan_guard import orphan_guard
 from jobqueue.worker.process_identity import peak_memory
@@ -79,54 +76,6 @@ class TaskNotImportable(NamedTuple):
 Answer = Outcome | ChildExit | TaskNotImportable
 
 
-class Gate(Protocol):
-    """Decides whether a job may start in a child that is ready for it."""
-
-    def refusal(self) -> Unbegun | None:
-        """Return why the job must not start; None: it may, now or later."""
-
-    def begin(self) -> bool:
-        """Mark the job as started; False: it may not start, or not yet."""
-
-
-class RemoteAttempt(Attempt):
-    """An attempt whose handler runs in a child: requests to stop go there, progress comes back."""
-
-    killable = True
-    stop_requested_at = math.inf
-    wake: Callable[[], None] | None = None
-    """Called when a stop is requested; of the thread that waits for the child."""
-
-    def request_stop(self, error: type[JobQueueError]) -> None:
-        """See `Attempt.request_stop`."""
-        if self.stop_reason is None:
-            super().request_stop(error)
-            self.stop_requested_at = time.monotonic()
-            wake = self.wake  # Read once: the other thread may reset it.
-            if wake is not None:
-                wake()
-
-    def handle_message(self, message: dict[str, Any]) -> None:
-        """Apply a message that the child sent while the handler runs."""
-        if "progress" in message:
-            id_, fence, fraction, text = message["progress"]
-            if (id_, fence) == self.key:  # That of the job before may come late.
-                self.report(fraction, text)
-        elif "finishing" in message:
-            self.finishing = True
-        elif "begun" in message:
-            self.restart()
-        elif "log" in message:
-            copy_context().run(self._log, message["log"])
-
-    def _log(self, fields: dict[str, Any]) -> None:
-        enter(self)  # The record is attributed to this job.
-        try:
-            replay(fields)
-        except Exception:  # noqa: BLE001 - a filter may do anything.
-            traceback.print_exc()  # Not through logging, which would run the filter again.
-
-
 class ChildHandle:
     """One child and the socket to it. Used by the thread that made it; `kill()` by any thread."""
 
@@ -168,13 +117,13 @@ class ChildHandle:
             return os.waitid(os.P_PID, self.pid, options) is None
         return False
 
-    def call(self, context: RemoteAttempt, ref: TaskRef, gate: Gate) -> Answer | Unbegun:
-        """Run a job in the child once its gate lets it start, and wait for its end."""
+    def call(self, context: RemoteAttempt, ref: TaskRef) -> Answer | Unbegun:
+        """Run a job in the child once it may begin, and wait for its end."""
         self._known_peak, self._peak = max(self._known_peak, self._peak), 0
         self._begun = False
         context.wake = self._wake
         try:
-            return self._make_ready(context, ref, gate) or self._await_outcome(context)
+            return self._make_ready(context, ref) or self._await_outcome(context)
         except Exception as error:
             late = self.signalled != 0 and (
                 not self._begun or _late_at(context) < context.stop_requested_at
@@ -187,15 +136,13 @@ class ChildHandle:
         finally:
             context.wake = None
 
-    def _make_ready(
-        self, context: RemoteAttempt, ref: TaskRef, gate: Gate
-    ) -> Answer | Unbegun | None:
+    def _make_ready(self, context: RemoteAttempt, ref: TaskRef) -> Answer | Unbegun | None:
         """Let the child import the task, then start the job if it still may; None: it started."""
         claim = {name: _plain(value) for name, value in asdict(context.claim).items()}
         self._messages.send(run={"claim": claim, "task": ref})
         start_by, ready = time.monotonic() + START_TIMEOUT, False
-        while (refusal := gate.refusal()) is None:
-            if ready and gate.begin():
+        while (refusal := context.refusal()) is None:
+            if ready and context.begin():
                 budget = context.budget()
                 self._messages.send(begin={"budget": None if budget == math.inf else budget})
                 self._begun = True

@@ -72,7 +72,6 @@ def _die_with(parent: int) -> None:
 class ChildAttempt(Attempt):
     """`current_job()` in a child: its own clock for the deadline, the pipe for all else."""
 
-    __slots__ = ("_said", "_send")
     in_child = True
 
     def __init__(

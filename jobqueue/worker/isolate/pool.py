@@ -18,8 +18,9 @@ from jobqueue.worker.handler.describe import type_name
 from jobqueue.worker.handler.outcomes import cancelled, completed, released
 from jobqueue.worker.handler.retries import retry_or_fail
 from jobqueue.worker.inflight import Unbegun
-from jobqueue.worker.isolate.child_handle import Answer, ChildExit, ChildHandle, Gate, RemoteAttempt
+from jobqueue.worker.isolate.child_handle import Answer, ChildExit, ChildHandle
 from jobqueue.worker.isolate.importing import task_ref, unreachable_reason
+from jobqueue.worker.isolate.remote_attempt import RemoteAttempt
 from jobqueue.worker.json_stderr import is_json
 from jobqueue.worker.log_context import about, log, worker_name
 
@@ -77,15 +78,15 @@ class ProcessPool:
             extra=about(claim),
         )
 
-    def run(self, context: RemoteAttempt, gate: Gate) -> Outcome | None:
-        """Run a job in this thread's child, once its gate lets it begin; None as in `Unbegun`.
+    def run(self, context: RemoteAttempt) -> Outcome | None:
+        """Run a job in this thread's child, once it may begin; None as in `Unbegun`.
 
         Raises NoProcess if there can be none now.
         """
         child = self._child()
         answer: Answer | Unbegun | None = None
         try:
-            answer = child.call(context, task_ref(context.task, self._registry.app), gate)
+            answer = child.call(context, task_ref(context.task, self._registry.app))
         finally:
             if answer is None:
                 child.kill()  # Its handler may still run, and its outcome would be lost.

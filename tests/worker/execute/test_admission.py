@@ -9,6 +9,7 @@ import pytest
 from jobqueue import JobQueue, State
 from jobqueue.store.claims import Claims
 from jobqueue.worker.handler.outcomes import UNBEGUN
+from jobqueue.worker.isolate.remote_attempt import RemoteAttempt
 from tests.worker.conftest import Stepped
 
 LEASE = 30.0
@@ -27,8 +28,10 @@ class Start:
         (self.claim,) = self.worker.claim()
         self.inflight = self.worker.inflight
         assert self.inflight.inbox.get() is self.claim
-        self.admission = self.worker.executor.admit_to_child(work, self.claim)
-        self.context = self.admission.context
+        executor = self.worker.executor
+        self.context = RemoteAttempt(
+            *(self.claim, executor._transactions, work, self.inflight, executor._free_key)
+        )
         self.inflight.start(self.context)
 
     @property
@@ -43,8 +46,8 @@ def start(jobs: JobQueue, stepped: Stepped) -> Callable[..., Start]:
 
 def test_a_job_begins_when_nothing_is_against_it(start: Callable[..., Start]) -> None:
     it = start()
-    assert not it.begun and it.admission.refusal() is None
-    assert it.admission.begin() and it.begun
+    assert not it.begun and it.context.refusal() is None
+    assert it.context.begin() and it.begun
     assert it.inflight.starting == {}
 
 
@@ -53,9 +56,9 @@ def test_it_waits_while_the_lease_is_in_doubt_and_begins_when_a_beat_lands(
 ) -> None:
     it = start()
     clock.pass_(LEASE + 1)
-    assert not it.admission.begin() and it.admission.refusal() is None
+    assert not it.context.begin() and it.context.refusal() is None
     it.worker.heartbeat.tick()
-    assert it.admission.begin() and it.begun
+    assert it.context.begin() and it.begun
 
 
 def test_it_does_not_begin_once_its_lease_is_lost(start: Callable[..., Start], clock: Any) -> None:
@@ -64,8 +67,8 @@ def test_it_does_not_begin_once_its_lease_is_lost(start: Callable[..., Start], c
     clock.pass_(LEASE + 1)
     it.worker.heartbeat.tick()
     assert it.inflight.lease.good(), "it has another lease"
-    assert it.admission.refusal().outcome is None
-    assert not it.admission.begin() and not it.begun
+    assert it.context.refusal().outcome is None
+    assert not it.context.begin() and not it.begun
     assert it.context.stop_reason, "its slot is woken"
     assert it.worker.outbox() == []
 
@@ -75,10 +78,10 @@ def test_it_does_not_begin_once_it_is_to_be_cancelled(start: Callable[..., Start
     it.job.cancel()
     it.worker.heartbeat.tick()
     assert it.context.stop_reason, "its slot is woken"
-    refusal = it.admission.refusal()
+    refusal = it.context.refusal()
     assert refusal is not None and refusal.outcome is not None
     assert (refusal.outcome.state, refusal.outcome.refund) == (State.CANCELLED, True)
-    assert not it.admission.begin() and not it.begun
+    assert not it.context.begin() and not it.begun
 
 
 @pytest.mark.parametrize("attempts", [1, 10])
@@ -90,8 +93,8 @@ def test_a_stop_gives_it_back_at_once_and_it_does_not_begin(
     assert it.context.stop_reason, "its slot is woken"
     (outcome,) = it.worker.outbox()
     assert (outcome.outcome, outcome.reason) == ("released", UNBEGUN)
-    assert it.admission.refusal().outcome is None, "it is written already"
-    assert not it.admission.begin() and not it.begun
+    assert it.context.refusal().outcome is None, "it is written already"
+    assert not it.context.begin() and not it.begun
     it.inflight.withdraw(it.context, outcome)
     assert len(it.worker.outbox()) == 1, "once"
     it.worker.complete()
@@ -104,35 +107,35 @@ def test_what_happens_between_the_questions_and_the_begin_keeps_it_from_beginnin
     start: Callable[..., Start], monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
     it = start()
-    monkeypatch.setattr(it.admission, "refusal", lambda: None)  # As it was a moment ago.
+    monkeypatch.setattr(it.context, "refusal", lambda: None)  # As it was a moment ago.
     if meanwhile == "a stop":
         it.inflight.close()
     elif meanwhile == "a lost lease":
         it.inflight.abandon()
     else:
         it.inflight._cancel_requested.add(it.context.key)
-    assert not it.admission.begin() and not it.begun
+    assert not it.context.begin() and not it.begun
 
 
 def test_a_job_that_has_begun_is_not_given_back_at_a_stop(start: Callable[..., Start]) -> None:
     it = start()
-    it.admission.begin()
+    it.context.begin()
     assert it.inflight.close() == 0 and it.begun and it.worker.outbox() == []
 
 
 def test_it_does_not_begin_after_its_deadline(start: Callable[..., Start]) -> None:
     it = start(deadline=60)
     it.context._budget = time.monotonic()
-    refusal = it.admission.refusal()
+    refusal = it.context.refusal()
     assert refusal is not None and refusal.outcome is not None
     assert refusal.outcome.reason == "its deadline passed before this attempt could begin"
-    assert not it.admission.begin() and not it.begun
+    assert not it.context.begin() and not it.begun
 
 
 def test_its_timeout_counts_from_its_begin(start: Callable[..., Start]) -> None:
     it = start(timeout=60)
     it.context._deadline = time.monotonic() - 1  # The start took longer than that.
-    assert it.admission.begin()
+    assert it.context.begin()
     remaining = it.context.remaining()
     assert remaining is not None and 0 < remaining <= 60
 
@@ -147,7 +150,7 @@ def started_key(start: Callable[..., Start]) -> Start:
 def test_its_key_is_free_once_it_has_begun_and_not_before(start: Callable[..., Start]) -> None:
     it = started_key(start)
     assert not it.task.enqueue().created
-    assert it.admission.begin()
+    assert it.context.begin()
     assert it.task.enqueue().created
 
 
@@ -156,14 +159,14 @@ def test_its_key_is_not_freed_while_the_lease_is_in_doubt(
 ) -> None:
     it = started_key(start)
     clock.pass_(LEASE + 1)
-    assert not it.admission.begin()
+    assert not it.context.begin()
     assert not it.task.enqueue().created
 
 
 def test_its_key_is_not_freed_at_a_stop(start: Callable[..., Start]) -> None:
     it = started_key(start)
     it.inflight.close()
-    assert not it.admission.begin()
+    assert not it.context.begin()
     it.worker.complete()
     assert it.job.state is State.AVAILABLE and not it.task.enqueue().created
 
@@ -184,8 +187,8 @@ def test_what_happens_while_its_key_is_freed_still_keeps_it_from_beginning(
         return answer
 
     monkeypatch.setattr(Claims, "mark_started", slow)
-    assert not it.admission.begin() and not it.begun
-    it.inflight.withdraw(it.context, it.admission.refusal().outcome)
+    assert not it.context.begin() and not it.begun
+    it.inflight.withdraw(it.context, it.context.refusal().outcome)
     (outcome,) = it.worker.outbox()
     assert (outcome.outcome, outcome.reason) == ("released", UNBEGUN)
 
@@ -195,8 +198,8 @@ def test_it_goes_back_when_its_claim_was_lost_before_its_key_could_be_freed(
 ) -> None:
     it = started_key(start)
     it.worker.change(it.job.id, fence=it.claim.fence + 1)
-    assert not it.admission.begin() and not it.begun
-    refusal = it.admission.refusal()
+    assert not it.context.begin() and not it.begun
+    refusal = it.context.refusal()
     assert refusal is not None and refusal.outcome is not None
     assert refusal.outcome.reason == "its claim was lost before it began"
 

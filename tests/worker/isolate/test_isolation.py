@@ -12,7 +12,7 @@ from sqlalchemy import select
 from jobqueue import JobFailed, JobQueue, State
 from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.records import Succeeded, Unsuccessful
-from jobqueue.worker.execute.executor import ChildAdmission
+from jobqueue.worker.isolate.remote_attempt import RemoteAttempt
 from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.process_identity import process_started
 from tests.worker.isolate.conftest import LONG, IsolationScenario
@@ -218,13 +218,13 @@ def test_a_child_that_is_ready_begins_nothing_until_it_is_admitted(
     job, worker = scenario.app.poison.enqueue(), stepped(scenario.jobs)  # It notes when it begins.
     worker.change(job.id, crashes=1)
     scenario.open_gate("poison")
-    admitted, asked = ChildAdmission.begin, []
+    admitted, asked = RemoteAttempt.begin, []
 
-    def begin(admission: ChildAdmission) -> bool:
+    def begin(admission: RemoteAttempt) -> bool:
         asked.append(scenario.lines("poisoned"))
         return len(asked) > 3 and admitted(admission)
 
-    monkeypatch.setattr(ChildAdmission, "begin", begin)
+    monkeypatch.setattr(RemoteAttempt, "begin", begin)
     worker.step()
     assert asked == [[]] * 4
     assert len(scenario.lines("poisoned")) == 1
@@ -306,7 +306,7 @@ def test_a_fault_of_ours_ends_that_job_and_its_child_and_frees_the_slot(
         if "begun" in message and faults:
             raise faults.pop()
 
-    monkeypatch.setattr(child_handle.RemoteAttempt, "handle_message", fail)
+    monkeypatch.setattr(RemoteAttempt, "handle_message", fail)
     with scenario.jobs.worker(concurrency=1, poll=0.05):
         job = scenario.app.stubborn.enqueue()
         with pytest.raises(JobFailed):
