@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from operator import attrgetter
 from queue import Empty, SimpleQueue
@@ -33,18 +34,12 @@ class Inbox(SimpleQueue["Claim | None"]):
 
     def take_claims(self) -> list[Claim]:
         """Take out every claim, and leave what ends threads."""
-        claims: list[Claim] = []
-        endings = 0
-        while True:
-            try:
-                claim = self.get_nowait()
-            except Empty:
-                break
-            if claim is None:
-                endings += 1
-            else:
-                claims.append(claim)
-        for _ in range(endings):
+        taken: list[Claim | None] = []
+        with suppress(Empty):
+            while True:
+                taken.append(self.get_nowait())
+        claims = [claim for claim in taken if claim is not None]
+        for _ in range(len(taken) - len(claims)):
             self.put(None)
         return claims
 
