@@ -67,13 +67,8 @@ class ChildExit(NamedTuple):
         return f"{how}{peak}" + ("" if self.begun else ", before the handler began")
 
 
-class TaskNotImportable(NamedTuple):
-    """The child could not import the program, or not find the task in it."""
-
-    error: AttemptError
-
-
-Answer = Outcome | ChildExit | TaskNotImportable
+Answer = Outcome | ChildExit | AttemptError
+"""An error: the child could not import the program, or not find the task in it."""
 
 
 class ChildHandle:
@@ -202,11 +197,9 @@ class ChildHandle:
                 yield from self._messages.messages()
                 raise EOFError  # A process that it started may hold the socket open.
 
-    def _answer(
-        self, context: RemoteAttempt, message: dict[str, Any]
-    ) -> Outcome | TaskNotImportable | None:
+    def _answer(self, context: RemoteAttempt, message: dict[str, Any]) -> Answer | None:
         if "not_importable" in message:
-            return TaskNotImportable(AttemptError(**message["not_importable"]))
+            return AttemptError(**message["not_importable"])
         if "ended" not in message:
             return None
         fields = message["ended"]

@@ -107,11 +107,11 @@ class ProcessPool:
             outcome = completed(context, self._ended_of(context, answer))
             return replace(outcome, exit_signal=answer.signal, peak_memory=answer.peak_memory)
         if self.requires_process(claim.task):
-            ended = retry_or_fail(context, OutcomeKind.ERRORED, answer.error)
+            ended = retry_or_fail(context, OutcomeKind.ERRORED, answer)
             why = ended.reason or "its child process could not import it"
             return replace(ended, reason=why, duration=0.0)
         # It does not require a child: it goes back, to run in a thread.
-        self.run_in_threads(claim, f"{answer.error.type}: {answer.error.message}")
+        self.run_in_threads(claim, f"{answer.type}: {answer.message}")
         return released(claim, "it could not run in a child process")
 
     def _ended_of(self, context: RemoteAttempt, death: ChildExit) -> Unsuccessful:
