@@ -149,24 +149,13 @@ class StatsWindow:
         with self._lock:
             whole, self._whole = self._whole, TaskStats()
             tasks, self._tasks = self._tasks, {}
-        seconds = self._since.at - before.at
-        return Window(
-            whole,
-            tasks,
-            seconds,
-            self._since.busy - before.busy,
-            seconds * self._inflight.capacity.threads,
-            self._since.cpu - before.cpu,
-        )
+        seconds, busy, cpu = (now - then for now, then in zip(self._since, before, strict=True))
+        slots = seconds * self._inflight.capacity.threads
+        return Window(whole, tasks, seconds, busy, slots, cpu)
 
-    def _now(self) -> "_Moment":
-        return _Moment(time.monotonic(), self._inflight.busy_seconds(), time.process_time())
-
-
-class _Moment(NamedTuple):
-    at: float
-    busy: float
-    cpu: float
+    def _now(self) -> tuple[float, float, float]:
+        """Return the time, and the seconds of busy slots and of the CPU so far."""
+        return time.monotonic(), self._inflight.busy_seconds(), time.process_time()
 
 
 def advise(period: Window, *, waiting: int, waited_before: int) -> str | None:
