@@ -94,16 +94,13 @@ class ScheduleRecord:
         """Return the schedule as `--json` and the HTTP API give it."""
         definition = self.definition
         arguments, options = _read(definition.args), _read(definition.options or "{}")
-        is_cron = definition.kind == "cron"
-        instants = ("next_at", "nominal_at", "paused_at")
-        next_at, last_at, paused_at = (_iso(getattr(self, name)) for name in instants)
         return {
             "name": self.name,
             "task": definition.task,
             "args": arguments.get("args"),
             "kwargs": arguments.get("kwargs"),
             "options": options,
-            "cron": definition.expression if is_cron else None,
+            "cron": definition.expression if definition.kind == "cron" else None,
             "tz": definition.tz,
             "every": int(definition.expression) if definition.expression.isdecimal() else None,
             "catch_up": definition.catch_up,
@@ -111,10 +108,10 @@ class ScheduleRecord:
             "source": self.source,
             "differs": self.differs,
             "orphaned": self.orphaned,
-            "paused_at": paused_at,
+            "paused_at": _iso(self.paused_at),
             "paused_by": self.paused_by,
-            "next_at": next_at,
-            "last_at": last_at,
+            "next_at": _iso(self.next_at),
+            "last_at": _iso(self.nominal_at),
             "last_job_id": self.last_job_id,
         }
 
