@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue, Retry, State, fixed
@@ -46,6 +46,32 @@ def test_the_waiting_holder_is_changed_as_the_call_asks(
     new = (json.loads(record.args)["args"], record.priority, record.headers, record.tags)
     old = ([1], 0, '{"a": "1"}', ("a",))
     assert new == (([2], 3, '{"b": "2"}', ()) if mode == "replace" else old)
+
+
+@pytest.mark.parametrize("holder_runs", [False, True])
+def test_a_replaced_job_is_held_to_the_limit_of_the_new_call(
+    jobs: JobQueue, add: Any, *, holder_runs: bool
+) -> None:
+    """Also the one that waits for a running holder; and one without a key is free again."""
+    limit = {"concurrency_key": "tenant-7", "concurrency_limit": 0, "strict": True, "weight": 2.0}
+    call = add.options(unique_key="k", on_conflict="replace", rerun=True)
+    job = call.enqueue(1)
+    if holder_runs:
+        set_columns(jobs, job.id, state=State.RUNNING, worker_id=7)
+        job = call.enqueue(1)
+    call.options(**limit).enqueue(2)
+
+    def lane() -> tuple[Any, ...]:
+        names = ("lane", "lane_limit", "lane_strict", "lane_weight")
+        with jobs.store.read() as connection:
+            columns = (jobs_table.c[name] for name in names)
+            wanted = select(*columns).where(jobs_table.c.id == job.id)
+            return tuple(connection.execute(wanted).one())
+
+    assert lane() == ("tenant-7", 0, 1, 2.0)
+    assert job.record().lane == "tenant-7"
+    call.enqueue(3)
+    assert lane()[:2] == (None, None)
 
 
 def test_a_holder_that_is_due_can_be_put_off_and_called_back(jobs: JobQueue, add: Any) -> None:

@@ -35,7 +35,10 @@ from jobqueue.store.sql.rows import NEW_WITH_EXTRA
 CONFLICT: Columns = {**NEW_WITH_EXTRA, "debounce": Double(), "max_wait": Double()}
 """The parameters, each named `in_…`."""
 
-_WRITTEN = ("task", "queue", "priority", "args", "tags", "timeout", "backoff", "unique_until")
+_WRITTEN = (
+    *("task", "queue", "priority", "args", "tags", "timeout", "backoff", "unique_until"),
+    *("headers", "scheduled_for", "lane", "lane_limit", "lane_weight", "lane_strict"),
+)
 _HAS_BEGUN = or_(jobs.c.attempt > 0, jobs.c.snoozes > 0, jobs.c.crashes > 0)
 _KEY: BindParameter[str] = bindparam("in_unique_key", type_=Text())
 _HOLDER = and_(jobs.c.unique_key == _KEY, HOLDS_KEY, in_state(*WAITING))
@@ -99,7 +102,6 @@ def replace(*, successor: bool = False) -> Executable:
     values = {
         **{name: given[name] for name in _WRITTEN},
         **_moved(successor=successor),
-        "headers": given["headers"],
         "max_attempts": jobs.c.attempt + given["max_attempts"],
         "base_max_attempts": given["max_attempts"],
         "deadline_at": seconds_from_now(given["deadline"]),

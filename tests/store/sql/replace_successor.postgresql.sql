@@ -17,8 +17,11 @@ SET task=CAST(:in_task::VARCHAR AS TEXT), queue=CAST(:in_queue::VARCHAR AS TEXT)
     unique_until=CAST(:in_unique_until::VARCHAR AS TEXT), progress=NULL, progress_message=NULL, reason=NULL,
     deadline_at=CASE
     WHEN (CAST(:in_deadline AS DOUBLE PRECISION) IS NOT NULL) THEN clock_timestamp() + CAST(CAST(:in_deadline AS DOUBLE PRECISION) AS DOUBLE PRECISION) * INTERVAL '1 second'
-    ELSE NULL END, child_crashes=0, headers=CAST(:in_headers::VARCHAR AS TEXT), expires_at=CASE
+    ELSE NULL END, child_crashes=0, headers=CAST(:in_headers::VARCHAR AS TEXT),
+    scheduled_for=:in_scheduled_for::TIMESTAMP WITH TIME ZONE, expires_at=CASE
     WHEN (CAST(:in_expires AS DOUBLE PRECISION) IS NOT NULL) THEN clock_timestamp() + CAST(CAST(:in_expires AS DOUBLE PRECISION) AS DOUBLE PRECISION) * INTERVAL '1 second'
-    ELSE NULL END
+    ELSE NULL END, lane=CAST(:in_lane::VARCHAR AS TEXT), lane_limit=CAST(:in_lane_limit::INTEGER AS INTEGER),
+    lane_weight=CAST(:in_lane_weight AS DOUBLE PRECISION),
+    lane_strict=CAST(:in_lane_strict::INTEGER AS INTEGER)
 WHERE jobqueue_jobs.awaited_key = :in_unique_key::VARCHAR AND awaited_key IS NOT NULL AND state = 'scheduled'
 RETURNING jobqueue_jobs.id;

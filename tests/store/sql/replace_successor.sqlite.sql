@@ -24,9 +24,11 @@ SET task=CAST(:in_task AS TEXT), queue=CAST(:in_queue AS TEXT), state='scheduled
     deadline_at=CASE
     WHEN (CAST(:in_deadline AS DOUBLE) IS NOT NULL) THEN strftime('%Y-%m-%d %H:%M:%f000', 'now',
         printf('%+.3f seconds', CAST(:in_deadline AS DOUBLE)))
-    ELSE NULL END, child_crashes=0, headers=CAST(:in_headers AS TEXT), expires_at=CASE
+    ELSE NULL END, child_crashes=0, headers=CAST(:in_headers AS TEXT), scheduled_for=:in_scheduled_for,
+    expires_at=CASE
     WHEN (CAST(:in_expires AS DOUBLE) IS NOT NULL) THEN strftime('%Y-%m-%d %H:%M:%f000', 'now',
         printf('%+.3f seconds', CAST(:in_expires AS DOUBLE)))
-    ELSE NULL END
+    ELSE NULL END, lane=CAST(:in_lane AS TEXT), lane_limit=CAST(:in_lane_limit AS INTEGER),
+    lane_weight=CAST(:in_lane_weight AS DOUBLE), lane_strict=CAST(:in_lane_strict AS INTEGER)
 WHERE jobqueue_jobs.awaited_key = :in_unique_key AND awaited_key IS NOT NULL AND state = 'scheduled'
 RETURNING id;
