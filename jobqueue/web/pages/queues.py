@@ -17,7 +17,7 @@ from jobqueue.web.pages.view import Done, Query
 
 def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
     """Show all queues, with their limits."""
-    rows = [row | {"rate": _rate_text(row)} for row in queue_rows(Monitor(queue.store))]
+    rows = [row | {"rate": rate_of(row)} for row in queue_rows(Monitor(queue.store))]
     return "queues.html", {"queues": rows, "paused_by": paused_by(queue.store, rows)}
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from jobqueue import JobQueue, every
+from jobqueue.queue_switches import Rate
+from jobqueue.store.queue_control import QueueControl
 from jobqueue.web import Server, create_app
 from tests.web.conftest import Serve, add_tasks
 from tests.web.dashboard.browser import Tab
@@ -99,6 +101,17 @@ def test_every_page_is_readable_on_a_telephone(open_tab: Open, filled: list[int]
         wider[path], cut[path] = tab.overflow(), tab.cut_buttons()
     assert {path: by for path, by in wider.items() if by > 0} == {}
     assert {path: buttons for path, buttons in cut.items() if buttons} == {}
+
+
+@pytest.mark.databases("sqlite")
+def test_a_rate_with_its_burst_is_not_cut(
+    open_tab: Open, jobs: JobQueue, filled: list[int]
+) -> None:
+    QueueControl(jobs.store).rate("default", Rate.of("100/minute", 10))
+    tab = open_tab(viewport={"width": 1280, "height": 800})
+    cell = tab.go("/queues").locator("td", has_text="100/minute, burst 10")
+    assert cell.evaluate("each => each.scrollWidth - each.clientWidth") == 0
+    assert tab.overflow() == 0
 
 
 @pytest.mark.databases("sqlite")

@@ -52,7 +52,7 @@ def test_queues_show_their_limits_and_what_ended_in_them(pages: Pages, run: Run)
             pages.send(f"/queues/crm/{verb}", fields | {"to": "/queues/crm"}).headers
         )
     lines = cells(pages.get("/queues"), "queue")
-    assert lines["crm"][:7] == ["0", "0", "4", "100/minute", "–", "0", "1"]
+    assert lines["crm"][:7] == ["0", "0", "4", "100/minute, burst 7", "–", "0", "1"]
     assert lines["mail"][:3] == ["0 + 1", "0", "–"]
 
 
