@@ -48,7 +48,6 @@ def test_jobs_that_wait_are_counted_up_to_a_bound_that_is_said(
     client: Client, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counting ten million takes longer than a scrape may."""
-    monkeypatch.setattr(Monitor, "queues", None)
     for name in ("EACH", "AVAILABLE_MAX", "BUDGET", "SCHEDULED_MAX"):
         monkeypatch.setattr(queue_figures, name, 1)
     add = jobs.registry["add"]
