@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from jobqueue.errors import InvalidOption, invalid
-from jobqueue.records import lasting
+from jobqueue.records import counted, lasting
 
 LENGTH_MAX = 100
 FIELDS = 5
@@ -167,9 +167,8 @@ def cron(expression: str, *, tz: str = "UTC") -> Cron:
     count = len(NAMED.get(plain.lower(), plain).split())
     if count != FIELDS:
         hint = "; for seconds use every(seconds=…)" if count == FIELDS + 1 else ""
-        raise _refused(
-            expression, f"it has {count} fields, not 5: minute hour day month weekday{hint}"
-        )
+        there = counted(count, "field")
+        raise _refused(expression, f"it has {there}, not 5: minute hour day month weekday{hint}")
     known = _zones()
     if not isinstance(tz, str) or tz not in known:
         near = difflib.get_close_matches(str(tz)[:LENGTH_MAX], known, n=3)

@@ -215,6 +215,7 @@ def test_timings_are_values_that_print_as_they_are_written() -> None:
     ("expression", "tz", "part"),
     [
         ("", "UTC", "0 fields, not 5"),
+        ("3", "UTC", "it has 1 field, not 5"),
         (
             "0 30 2 * * *",
             "UTC",
