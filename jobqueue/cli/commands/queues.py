@@ -86,7 +86,8 @@ _pausing("resume", "Start jobs of these queues again.")
 def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:
     """Limit how many jobs run at once.
 
-    In the whole fleet, from the next claim on; what runs goes on. With 0 none starts.
+    In the whole fleet, from the next claim on; what runs goes on. With 0 no job starts. The
+    word none takes the limit back.
     """
     number = None if most == NONE else check_limit(most)
     cli.check_names("queue", [queue], force=force)
@@ -104,7 +105,8 @@ def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:
 def rate(cli: CliContext, queue: str, rate: str, burst: int | str | None, force: bool) -> None:
     """Limit how often jobs start.
 
-    RATE is 100/minute, or 5/30s: starts are evenly spaced, but for the burst.
+    RATE is 100/minute, or 5/30s: starts are evenly spaced, but for the burst. The word none takes
+    the rate back.
     """
     if rate == NONE and burst is not None:
         raise invalid("burst", "there is no rate to run ahead of", burst)
