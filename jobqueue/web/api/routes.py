@@ -20,7 +20,7 @@ from jobqueue.web.api.figures import FigureOperations
 from jobqueue.web.api.job_verbs import JobVerbs
 from jobqueue.web.api.jobs import JobOperations
 from jobqueue.web.api.openapi import document, index
-from jobqueue.web.api.operation import Asked, Operation, Operations, get, routes_of
+from jobqueue.web.api.operation import Asked, Operations, get, routes_of
 from jobqueue.web.api.schedules import ScheduleOperations
 from jobqueue.web.api.schemas import TEXT, an_object, array
 from jobqueue.web.api.switches import SwitchOperations
@@ -45,7 +45,7 @@ class Api:
         shown = ShownJobs(jobs.store, registry)
         of_jobs = JobOperations(jobs, shown, registry, names, self.threads.reads)
         self.waiter = of_jobs.waiter
-        self._parts = (
+        parts = (
             of_jobs,
             JobVerbs(jobs, shown, names),
             SwitchOperations(jobs, names),
@@ -53,11 +53,7 @@ class Api:
             FigureOperations(jobs, registry, open_names),
             ServerOperations(jobs, self),
         )
-
-    @cached_property
-    def operations(self) -> list[Operation]:
-        """All that the API does."""
-        return [each for part in self._parts for each in part.operations()]
+        self.operations = [each for part in parts for each in part.operations()]
 
     def routes(self) -> list[Route]:
         """Return the routes."""
