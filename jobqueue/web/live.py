@@ -16,6 +16,8 @@ KEPT_UNASKED = 10.0
 """Seconds for which a view is kept that nobody looks at."""
 VIEWS_MAX = 50
 
+Read = Callable[[], Awaitable[tuple[str, dict[str, Any]]]]
+
 
 class Seen(NamedTuple):
     """What a view has returned."""
@@ -34,9 +36,7 @@ class LiveViews:
         self._process = secrets.token_hex(4)
         self._views: OrderedDict[str, _View] = OrderedDict()
 
-    async def get(
-        self, key: str, read: Callable[[], Awaitable[tuple[str, dict[str, Any]]]], *, follows: bool
-    ) -> Seen:
+    async def get(self, key: str, read: Read, *, follows: bool) -> Seen:
         """Return what the view of a key shows; `read` is called where that is too old.
 
         Who `follows` a page asks again soon. Who loads it wants what is there now, unless reading
@@ -64,9 +64,7 @@ class LiveViews:
         """Forget all: something was changed here, and who changed it wants to see that."""
         self._views.clear()
 
-    async def _read(
-        self, view: "_View", read: Callable[[], Awaitable[tuple[str, dict[str, Any]]]]
-    ) -> Seen:
+    async def _read(self, view: "_View", read: Read) -> Seen:
         began = time.monotonic()
         try:
             template, data = await read()
