@@ -22,8 +22,8 @@ EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 LATEST = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
 """The bounds of what is read: every time zone can show them."""
 
-_BEYOND = re.compile(r"-?infinity|\d{5,}-.*|.* BC")
-"""PostgreSQL's text of an instant that Python cannot hold, in ISO form."""
+_BEYOND = re.compile(r"-?infinity|\d{5,}-.*|(0001|9999)-.*|.* BC")
+"""PostgreSQL's text of an instant that Python cannot hold in UTC, in ISO form."""
 
 
 class Instant(TypeDecorator[datetime]):
@@ -51,7 +51,7 @@ class Instant(TypeDecorator[datetime]):
         return value.replace(tzinfo=None).isoformat(" ", "microseconds")
 
     def result_processor(self, dialect: Dialect, _type: object) -> Callable[[Any], Any] | None:
-        """Read text as UTC, and Postgres' aware datetimes in UTC.
+        """Read text as UTC, and Postgres' instants in UTC.
 
         Postgres sends the session's time zone. Python subtracts two instants of one zone as wall
         clocks, wrong by an hour across a daylight saving change.
@@ -77,14 +77,19 @@ def _read_text(value: str | None) -> datetime | None:
     return instant if instant.tzinfo else _read_foreign(value)
 
 
-def _read_aware(value: datetime | None) -> datetime | None:
-    # Nearly all are UTC: our sessions are, and the driver then uses this zone object.
-    if value is None or value.tzinfo is UTC:
-        return value
+@lru_cache(maxsize=64)
+def _read_aware(value: str | datetime | None) -> datetime | None:
+    """Read PostgreSQL's text in ISO form, or what a user's driver made of it."""
+    if value is None:
+        return None
     try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        return bound(value.isoformat())
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else value
+        # Nearly all are UTC: our sessions are, and Python then uses this zone object.
+        return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        if _BEYOND.fullmatch(str(value)):
+            return bound(str(value))
+        raise
 
 
 def bound(text: str) -> datetime:

@@ -1,6 +1,8 @@
 """Infinite instants and numbers that plain SQL may write: they hide no other row, and stop no worker."""
 
 import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -71,22 +73,42 @@ def test_an_infinite_instant_in_any_row_hides_none_and_stops_no_worker(
     kit.maintenance.promote()
 
 
-@pytest.mark.databases("postgres")
-@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT-14", "Etc/GMT+12"])
-def test_an_instant_beyond_pythons_years_is_read_as_a_bound_in_every_time_zone(
-    kit: StoreKit, zone: str
-) -> None:
-    def read(value: str) -> Any:
+@pytest.fixture
+def read_in(kit: StoreKit) -> Iterator[Callable[[str, str], Any]]:
+    """A function that reads an instant in a session of another time zone."""
+
+    def read_in(zone: str, value: str) -> Any:
+        connection.execute(text(f"SET LOCAL TimeZone = '{zone}'"))
         written = type_coerce(literal_column(f"CAST('{value}' AS timestamptz)"), INSTANT)
         return connection.execute(select(written)).scalar_one()
 
     with kit.store.read() as connection:
-        connection.execute(text(f"SET LOCAL TimeZone = '{zone}'"))
-        late = [read(value) for value in ("infinity", "10000-01-01 00:00:00+00")]
-        early = [read(value) for value in ("-infinity", "0044-03-15 12:00:00+00 BC")]
-        assert (late, early) == ([LATEST] * 2, [EARLIEST] * 2)
-        assert read("9999-12-31 23:59:59+00") >= LATEST
-        assert read("0001-01-01 00:00:00+00") <= EARLIEST
+        yield read_in
+
+
+@pytest.mark.databases("postgres")
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "Europe/Zurich"])
+def test_an_instant_of_any_offset_and_fraction_is_read_in_utc(
+    read_in: Callable[[str, str], Any], zone: str
+) -> None:
+    """Zurich was at 00:34:08 in 1850."""
+    for digits in range(7):
+        fraction = "123456"[:digits]
+        read = read_in(zone, f"1850-01-01 00:00:00.{fraction}+00")
+        assert read == datetime(1850, 1, 1, 0, 0, 0, int(f"{fraction:0<6}"), UTC)
+        assert read.tzinfo is UTC
+
+
+@pytest.mark.databases("postgres")
+@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT-14", "Etc/GMT+12"])
+def test_an_instant_beyond_pythons_years_is_read_as_a_bound_in_every_time_zone(
+    read_in: Callable[[str, str], Any], zone: str
+) -> None:
+    late = [read_in(zone, value) for value in ("infinity", "10000-01-01 00:00:00+00")]
+    early = [read_in(zone, value) for value in ("-infinity", "0044-03-15 12:00:00+00 BC")]
+    assert (late, early) == ([LATEST] * 2, [EARLIEST] * 2)
+    assert read_in(zone, "9999-12-31 23:59:59+00") >= LATEST
+    assert read_in(zone, "0001-01-01 00:00:00+00") <= EARLIEST
 
 
 @pytest.mark.databases("postgres")

@@ -1,13 +1,10 @@
 """Shield our connections from an application's global hooks, and from values Python cannot hold."""
 
 import math
-from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, event
-
-from jobqueue.store.clock import bound
 
 if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, Buffer, Loader
@@ -29,60 +26,38 @@ def adapters() -> "AdaptersMap":
     postgres.register_default_adapters(made)
     dbapi20.register_dbapi20_adapters(made)
     array.register_all_arrays(made)
-    made.register_loader("timestamptz", _tolerant(made, "timestamptz", _instant))
-    made.register_loader("float8", _tolerant(made, "float8", _number))
+    # `clock` reads the text. Once it is read, a result with `infinity` cannot fail as a whole, and
+    # 500 claims take 0.15 µs for each of their instants instead of psycopg's 0.25.
+    made.register_loader("timestamptz", _loader_of(made, "text"))
+    made.register_loader("float8", _finite(_loader_of(made, "float8")))
     return made
 
 
-Load = Callable[["Buffer"], Any]
-
-
-def _instant(load: Load) -> Load:
-    """Read `infinity`, and years that Python does not have, as a bound.
-
-    psycopg raises, which hides all rows of a result for one. This takes 0.05 µs more per value.
-    Checks of seven columns would add 6 µs to each UPDATE of a job (77), and not mend what is there.
-    """
-    from psycopg import DataError
-
-    def load_instant(data: "Buffer") -> Any:
-        try:
-            return load(data)
-        except DataError:
-            return bound(bytes(data).decode())
-
-    return load_instant
-
-
-def _number(load: Load) -> Load:
-    """Read 0 for what is not a finite number, as on SQLite."""
-
-    def load_number(data: "Buffer") -> Any:
-        number = load(data)
-        return number if math.isfinite(number) else 0.0
-
-    return load_number
-
-
-def _tolerant(
-    made: "AdaptersMap", type_name: str, tolerant: Callable[[Load], Load]
-) -> "type[Loader]":
-    """Return a loader that calls psycopg's own as `tolerant` does."""
+def _loader_of(made: "AdaptersMap", type_name: str) -> "type[Loader]":
     from psycopg import postgres
     from psycopg.pq import Format
 
     found = made.get_loader(postgres.types[type_name].oid, Format.TEXT)
     assert found is not None
-    own = found
+    return found
 
-    class TolerantLoader:
-        format = Format.TEXT
+
+def _finite(own: "type[Loader]") -> "type[Loader]":
+    """Return a loader that reads 0 for what is not a finite number, as on SQLite."""
+
+    class FiniteLoader:
+        format = own.format
 
         def __init__(self, oid: int, context: "AdaptContext | None" = None) -> None:
-            # Not a method: that takes four times as long.
-            self.load = tolerant(own(oid, context).load)
+            load_own = own(oid, context).load
 
-    return TolerantLoader
+            def load(data: "Buffer") -> Any:  # Not a method: that takes four times as long.
+                number = load_own(data)
+                return number if math.isfinite(number) else 0.0
+
+            self.load = load
+
+    return FiniteLoader
 
 
 def undo(engine: Engine) -> None:
