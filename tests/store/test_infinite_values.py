@@ -42,7 +42,7 @@ def read_all(kit: StoreKit) -> list[Any]:
     """What operators see of a database; JSON has no infinity, and no NaN."""
     monitor = Monitor(kit.store)
     found = [
-        *(monitor.stats(), monitor.queues(), monitor.workers_json(), monitor.tasks()),
+        *(monitor.stats(), monitor.workers_json(), monitor.tasks()),
         *(monitor.recent_tasks(9), monitor.utilisation(9), monitor.running(9)),
         *(Audit(kit.store).find(None), examine(kit.store).to_json()),
         *(record.to_json() for record in kit.jobs.find(JobFilter())),
