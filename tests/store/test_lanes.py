@@ -163,6 +163,19 @@ def test_a_job_that_is_passed_over_brings_its_key_before_no_other(
     assert [id_ for _ in ids for id_ in bench.ids(limit=1)] == ids
 
 
+@pytest.mark.parametrize("count", [9, 10])
+def test_a_key_is_in_line_with_its_first_job_that_may_start_if_that_is_among_ten(
+    bench: LaneBench, count: int
+) -> None:
+    """Of more jobs, a sweep reads none for it: then the key is in line with its first job."""
+    bench.add("a", limit=0, count=count)
+    (late,) = bench.add("a", limit=1)
+    (other,) = bench.add("b", limit=1)
+    bench.kit.change(late, priority=2)
+    bench.kit.change(other, priority=1)
+    assert bench.ids(limit=1) == [other if count < 10 else late]
+
+
 def test_an_empty_lane_is_removed(bench: LaneBench) -> None:
     bench.add("a", count=2)
     bench.claim(limit=1)
