@@ -6,8 +6,9 @@ after at most `PARKED_MAX`.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from sqlalchemy import Connection, exists, or_, select
 
@@ -22,7 +23,7 @@ from jobqueue.store.sql.rows import NAMES
 STALL_MAX = 5.0  # seconds for which a worker that is frozen may keep lanes locked
 LOCK_WAIT = 0.1  # seconds for which a lock on the table is waited for; rows are never waited for
 LANES_AT_ONCE = 50
-QUEUES_AT_ONCE = NEW_AT_ONCE = 1000
+QUEUES_AT_ONCE = NEW_AT_ONCE = WRITTEN_AT_ONCE = 1000
 
 _HELD_BACK = select(jobs.c.id).where(
     HELD,
@@ -30,6 +31,7 @@ _HELD_BACK = select(jobs.c.id).where(
 )
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 
+_T = TypeVar("_T")
 _Found = tuple[LaneKind, str, str, int, datetime | None]  # the columns of FOUND
 
 
@@ -113,20 +115,25 @@ class LaneRows:
             missing, moved, overtaken = self._compare(connection)
             filled = self._filled(connection)
             roomy = list(connection.execute(self._statements.queues_with_room).scalars())
-        with self._store.write() as connection:
-            self.limit_stall(connection)
-            self._add(connection, missing)
-            self.unpark(connection, roomy)
-            if moved or overtaken:
-                given = self._backend.batch_parameters(FOUND, moved + overtaken)
-                connection.execute(self._statements.move, given)
-            if moved:
-                # One that is full in a queue may not be so in the next, where limits differ.
-                some = random.sample(moved, min(len(moved), LANES_AT_ONCE))
-                self.unpark(connection, [name for _, name, *_ in some])
-            self._fill(connection, filled)
-            connection.execute(self._statements.unpark_overdue)
+            overdue = list(connection.execute(self._statements.overdue).scalars())
+        self._in_parts(missing, self._add)
+        self._in_parts(roomy, self.unpark)
+        self._in_parts(moved + overtaken, self._move)
+        # One that is full in a queue may not be so in the next, where limits differ.
+        some = random.sample(moved, min(len(moved), LANES_AT_ONCE))
+        self._in_parts([name for _, name, *_ in some], self.unpark)
+        self._in_parts(filled, self._fill)
+        self._in_parts(overdue, self._unpark_overdue)
         return True
+
+    def _in_parts(
+        self, rows: Sequence[_T], write: Callable[[Connection, Sequence[_T]], object]
+    ) -> None:
+        """Write rows in transactions of a bounded size: others wait for a writer of SQLite."""
+        for first in range(0, len(rows), WRITTEN_AT_ONCE):
+            with self._store.write() as connection:
+                self.limit_stall(connection)
+                write(connection, rows[first : first + WRITTEN_AT_ONCE])
 
     def _filled(self, connection: Connection) -> list[str]:
         """Return the limited queues with a job that may start, and no lane or an empty one."""
@@ -147,6 +154,14 @@ class LaneRows:
         if missing:
             added = self._backend.batch_parameters(FOUND, missing)
             connection.execute(self._statements.add, added)
+
+    def _move(self, connection: Connection, found: Sequence[_Found]) -> None:
+        given = self._backend.batch_parameters(FOUND, found)
+        connection.execute(self._statements.move, given)
+
+    def _unpark_overdue(self, connection: Connection, names: Sequence[str]) -> None:
+        given = self._backend.batch_parameters(NAMES, [(name,) for name in names])
+        connection.execute(self._statements.unpark_overdue, given)
 
     def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found], list[_Found]]:
         """Return the lanes of keys that are missing, those to point to another queue, and others.
@@ -195,10 +210,12 @@ class LaneRows:
 
         Wait for those that others lock: who saw the time before the change may park them yet.
         """
-        with self._store.write() as connection:
+        with self._store.read() as connection:
             self.limit_stall(connection)
-            known = connection.execute(self._statements.known)
-            locked = self.unpark(connection, [name for _, name, *_ in known if name])
+            known = connection.execute(self._statements.known).all()
+        locked: set[str] = set()
+        names = sorted({name for _, name, *_ in known if name})
+        self._in_parts(names, lambda *part: locked.update(self.unpark(*part)))
         for name in sorted(locked):
             with self._store.write() as connection:
                 self.limit_stall(connection)

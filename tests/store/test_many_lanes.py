@@ -1,12 +1,15 @@
-"""Databases with thousands of lanes: what is read of them."""
+"""Databases with thousands of lanes: what a claim reads of them, and how many one transaction writes."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, select, text
 
+from jobqueue.store import lane_rows
 from jobqueue.store.database import Store
-from jobqueue.store.schema import jobs
+from jobqueue.store.schema import Parked, jobs, lanes
 from tests.store.lane_bench import LaneBench
 from tests.store.lane_bench import bench as bench
 from tests.store.reads import Reads
@@ -62,3 +65,56 @@ def test_a_sweep_reads_each_of_the_lanes_that_it_moves_once(
         many.sweep()
     assert reads.most < 20 * MANY
     assert {row.queue for row in many.rows().values()} == {"other"}
+
+
+@pytest.mark.parametrize("what", ["missing", "moved", "overdue", "limited queues", "all"])
+def test_what_is_written_of_many_lanes_is_written_in_parts(
+    bench: LaneBench, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """On SQLite others wait for the writer meanwhile."""
+    monkeypatch.setattr(lane_rows, "WRITTEN_AT_ONCE", 3)
+    store, sizes = bench.kit.store, []
+
+    def of_lanes(connection: Connection) -> set[Any]:
+        columns = (lanes.c.kind, lanes.c.name, lanes.c.queue, lanes.c.parked)
+        return {tuple(row) for row in connection.execute(select(*columns))}
+
+    @contextmanager
+    def write() -> Iterator[Connection]:
+        with store.write() as connection:
+            before = of_lanes(connection)
+            yield connection
+            sizes.append(len(of_lanes(connection) - before))
+
+    names = "abcdefg"
+    for name in names:
+        bench.add(None if what == "limited queues" else name, queue=name)
+    if what == "limited queues":
+        for name in names:
+            bench.switch(name, max_running=1)
+    if what in ("moved", "overdue", "all"):
+        bench.sweep()
+        with store.write() as connection:
+            if what == "moved":
+                connection.execute(jobs.update().values(queue="other"))
+            else:
+                until = 0 if what == "overdue" else 1e12
+                parked = {"parked": Parked.FULL, "parked_until": until}
+                connection.execute(lanes.update().where(lanes.c.name != "").values(parked))
+    monkeypatch.setattr(bench.lanes, "_store", Watched(store, write))
+    work: Callable[[], object] = bench.lanes.unpark_all if what == "all" else bench.sweep
+    work()
+    assert sum(sizes) >= len(names)
+    assert max(sizes) == 3
+
+
+def test_a_sweep_that_finds_nothing_new_writes_nothing(
+    bench: LaneBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside its own turn: all lanes are as they are, full ones and those that were served."""
+    bench.add("full", limit=0)
+    bench.add("served", count=3)
+    bench.add("waits")
+    assert len(bench.claim(limit=2)) == 2
+    monkeypatch.setattr(bench.lanes, "_store", Watched(bench.kit.store, None))
+    bench.lanes.sweep(every=None)

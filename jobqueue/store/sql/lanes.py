@@ -80,10 +80,9 @@ class LaneStatements:
         self.known = select(*(lanes.c[name] for name in FOUND))
         self.add = _add(backend)
         self.move = _move(backend)
-        self.unpark_overdue = _unpark(
-            backend,
-            and_(lanes.c.parked == Parked.FULL, lanes.c.parked_until <= epoch()),
-        )
+        is_overdue = and_(lanes.c.parked == Parked.FULL, lanes.c.parked_until <= epoch())
+        self.overdue = select(lanes.c.name).where(is_overdue)
+        self.unpark_overdue = _unpark(backend, and_(is_overdue, _among(backend, names)))
         self.unpark_filled = _unpark(
             backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names))
         )
