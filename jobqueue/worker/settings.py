@@ -1,8 +1,9 @@
 """The settings of a worker, checked before it starts."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any, TypedDict, get_args
 
 from jobqueue import options
 from jobqueue.errors import Duration, InvalidOption, invalid
@@ -73,44 +74,114 @@ class WorkerOptions(TypedDict, total=False):
     """The age at which failed jobs are deleted, 30 days by default. None: never."""
 
 
+def _share(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise invalid(name, f"{value!r} is not a share between 0 and 1", value)
+    return float(value)
+
+
+def _queues(given: object, _what: str) -> dict[str, int | None]:
+    """Read `"mail:2,default"`, a list of names, or a mapping of names to limits."""
+    pairs: list[tuple[object, object]]
+    if isinstance(given, str):
+        pairs = [_pair(part.strip()) for part in given.split(",")]
+    elif isinstance(given, Mapping):
+        pairs = list(given.items())
+    elif isinstance(given, Iterable):
+        pairs = [(name, None) for name in given]
+    else:
+        raise invalid("queues", f'{given!r}; write "mail:2,default" or a list of names')
+    read: dict[str, int | None] = {}
+    for given_name, limit in pairs:
+        name = options.name(given_name, "queue", longest=options.QUEUE_LENGTH_MAX)
+        if name in read:
+            raise invalid("queues", f"{name!r} is named twice", given)
+        read[name] = (
+            None
+            if limit is None
+            else options.whole(limit, f"limit of queue {name}", 1, CONCURRENCY_MAX)
+        )
+    if not read:
+        raise invalid("queues", "no names given; name at least one queue", given)
+    return read
+
+
+def _pair(part: str) -> tuple[object, object]:
+    name, colon, limit = part.rpartition(":")
+    return (name, int(limit)) if colon and limit.isdecimal() else (part, None)
+
+
+def _name(value: object, what: str) -> str:
+    if not (
+        isinstance(value, str)
+        and 0 < len(value) <= NAME_MAX
+        and value.isprintable()
+        and " " not in value
+    ):
+        raise invalid(
+            what,
+            f"{str(value)[:40]!r} is not a worker's name; use printable characters and no "
+            f"blanks, at most {NAME_MAX}, such as mail-1",
+            value,
+        )
+    return value
+
+
+def _truth(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise invalid(name, f"{value!r} is not True or False", value)
+    return value
+
+
+def _size(value: object, _what: str) -> int:
+    return options.size(value)
+
+
+def _checked(default: Any, check: Callable[..., Any], **bounds: float) -> Any:
+    """A field whose values are checked by `check(value, name, **bounds)`."""
+    return field(default=default, metadata={"check": partial(check, **bounds)})
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """The checked `WorkerOptions`, with durations in seconds. `of()` checks and creates them."""
 
-    concurrency: int = 4
-    async_concurrency: int = 1000
-    min_concurrency: int | None = None
-    max_concurrency: int | None = None
-    scale_up_at: float = 0.8
-    scale_down_at: float = 0.3
-    scale_up_cooldown: float = 5.0
-    scale_down_cooldown: float = 10.0
-    queues: Mapping[str, int | None] | None = None
-    lease: float = 30.0
-    shutdown_timeout: float = 25.0
-    poll: float = 1.0
-    drain: bool = False
-    max_jobs: int | None = None
-    max_memory: int | None = None  # bytes
-    stats_interval: float | None = None
-    name: str | None = None
-    allow_exec: bool = False
-    max_snoozes: int = SNOOZES_MAX
-    max_crashes: int = CRASHES_MAX
-    keep_succeeded: float | None = 7 * DAY
-    keep_failed: float | None = 30 * DAY
+    concurrency: int = _checked(4, options.whole, least=1, most=CONCURRENCY_MAX)
+    async_concurrency: int = _checked(1000, options.whole, least=1, most=ASYNC_MAX)
+    min_concurrency: int | None = _checked(None, options.whole, least=1, most=CONCURRENCY_MAX)
+    max_concurrency: int | None = _checked(None, options.whole, least=1, most=CONCURRENCY_MAX)
+    scale_up_at: float = _checked(0.8, _share)
+    scale_down_at: float = _checked(0.3, _share)
+    scale_up_cooldown: float = _checked(5.0, options.seconds, most=DAY)
+    scale_down_cooldown: float = _checked(10.0, options.seconds, most=DAY)
+    queues: Mapping[str, int | None] | None = _checked(None, _queues)
+    lease: float = _checked(30.0, options.seconds, least=LEASE_MIN, most=DAY)
+    shutdown_timeout: float = _checked(25.0, options.seconds, most=DAY)
+    poll: float = _checked(1.0, options.seconds, least=0.01, most=3600)
+    drain: bool = _checked(False, _truth)
+    max_jobs: int | None = _checked(None, options.whole, least=1, most=2**62)
+    max_memory: int | None = _checked(None, _size)  # bytes
+    stats_interval: float | None = _checked(None, options.seconds, least=0.1, most=DAY)
+    name: str | None = _checked(None, _name)
+    allow_exec: bool = _checked(False, _truth)
+    max_snoozes: int = _checked(SNOOZES_MAX, options.whole, least=1, most=2**31 - 1)
+    max_crashes: int = _checked(CRASHES_MAX, options.whole, least=1, most=1000)
+    keep_succeeded: float | None = _checked(7 * DAY, options.seconds, most=1e10)
+    keep_failed: float | None = _checked(30 * DAY, options.seconds, most=1e10)
 
     @staticmethod
     def of(**given: Any) -> "WorkerSettings":
         """Check and convert a user's options; raise InvalidOption."""
+        known = {each.name: each for each in fields(WorkerSettings)}
         checked: dict[str, Any] = {}
         for option, value in given.items():
-            check = _CHECKS.get(option)
-            if check is None:
+            setting = known.get(option)
+            if setting is None:
                 raise invalid(
-                    option, f"no such setting of a worker; there are {', '.join(_CHECKS)}", value
+                    option, f"no such setting of a worker; there are {', '.join(known)}", value
                 )
-            checked[option] = None if value is None and option in _MAY_BE_NONE else check(value)
+            is_none = value is None and type(None) in get_args(setting.type)
+            checked[option] = None if is_none else setting.metadata["check"](value, option)
         settings = WorkerSettings(**checked)
         if settings.min_concurrency is None and settings.max_concurrency is None:
             return settings
@@ -142,95 +213,4 @@ def _bounded(settings: WorkerSettings, given: Mapping[str, Any]) -> WorkerSettin
     return replace(settings, concurrency=min(max(wanted, least), most))
 
 
-def _share(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise invalid(name, f"{value!r} is not a share between 0 and 1", value)
-    return float(value)
-
-
-def queues(given: object) -> dict[str, int | None]:
-    """Read `"mail:2,default"`, a list of names, or a mapping of names to limits."""
-    pairs: list[tuple[object, object]]
-    if isinstance(given, str):
-        pairs = [_pair(part.strip()) for part in given.split(",")]
-    elif isinstance(given, Mapping):
-        pairs = list(given.items())
-    elif isinstance(given, Iterable):
-        pairs = [(name, None) for name in given]
-    else:
-        raise invalid("queues", f'{given!r}; write "mail:2,default" or a list of names')
-    read: dict[str, int | None] = {}
-    for given_name, limit in pairs:
-        name = options.name(given_name, "queue", longest=options.QUEUE_LENGTH_MAX)
-        if name in read:
-            raise invalid("queues", f"{name!r} is named twice", given)
-        read[name] = (
-            None
-            if limit is None
-            else options.whole(limit, f"limit of queue {name}", 1, CONCURRENCY_MAX)
-        )
-    if not read:
-        raise invalid("queues", "no names given; name at least one queue", given)
-    return read
-
-
-def _pair(part: str) -> tuple[object, object]:
-    name, colon, limit = part.rpartition(":")
-    return (name, int(limit)) if colon and limit.isdecimal() else (part, None)
-
-
-def _name(value: object) -> str:
-    if not (
-        isinstance(value, str)
-        and 0 < len(value) <= NAME_MAX
-        and value.isprintable()
-        and " " not in value
-    ):
-        raise invalid(
-            "name",
-            f"{str(value)[:40]!r} is not a worker's name; use printable characters and no "
-            f"blanks, at most {NAME_MAX}, such as mail-1",
-            value,
-        )
-    return value
-
-
-def _truth(value: object, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise invalid(name, f"{value!r} is not True or False", value)
-    return value
-
-
-_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "concurrency": lambda value: options.whole(value, "concurrency", 1, CONCURRENCY_MAX),
-    "async_concurrency": lambda value: options.whole(value, "async_concurrency", 1, ASYNC_MAX),
-    "min_concurrency": lambda value: options.whole(value, "min_concurrency", 1, CONCURRENCY_MAX),
-    "max_concurrency": lambda value: options.whole(value, "max_concurrency", 1, CONCURRENCY_MAX),
-    "scale_up_at": lambda value: _share(value, "scale_up_at"),
-    "scale_down_at": lambda value: _share(value, "scale_down_at"),
-    "scale_up_cooldown": lambda value: options.seconds(value, "scale_up_cooldown", most=DAY),
-    "scale_down_cooldown": lambda value: options.seconds(value, "scale_down_cooldown", most=DAY),
-    "queues": queues,
-    "lease": lambda value: options.seconds(value, "lease", least=LEASE_MIN, most=DAY),
-    "shutdown_timeout": lambda value: options.seconds(value, "shutdown_timeout", most=DAY),
-    "poll": lambda value: options.seconds(value, "poll", least=0.01, most=3600),
-    "drain": lambda value: _truth(value, "drain"),
-    "max_jobs": lambda value: options.whole(value, "max_jobs", 1, 2**62),
-    "max_memory": options.size,
-    "stats_interval": lambda value: options.seconds(value, "stats_interval", least=0.1, most=DAY),
-    "name": _name,
-    "allow_exec": lambda value: _truth(value, "allow_exec"),
-    "max_snoozes": lambda value: options.whole(value, "max_snoozes", 1, 2**31 - 1),
-    "max_crashes": lambda value: options.whole(value, "max_crashes", 1, 1000),
-    "keep_succeeded": lambda value: options.seconds(value, "keep_succeeded", most=1e10),
-    "keep_failed": lambda value: options.seconds(value, "keep_failed", most=1e10),
-}
-_MAY_BE_NONE = {
-    *("min_concurrency", "max_concurrency", "queues", "max_jobs", "max_memory"),
-    *("stats_interval", "name", "keep_succeeded", "keep_failed"),
-}
-assert (
-    list(_CHECKS)
-    == [field.name for field in fields(WorkerSettings)]
-    == list(WorkerOptions.__annotations__)
-)
+assert [each.name for each in fields(WorkerSettings)] == list(WorkerOptions.__annotations__)
