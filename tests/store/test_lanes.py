@@ -313,9 +313,14 @@ def test_a_queue_goes_on_once_what_ran_before_its_limit_has_ended(bench: LaneBen
     claims = bench.kit.take(bench.holder, limit=5)
     bench.switch(max_running=2)
     assert bench.ids() == [] and bench.rows()["default"].parked == Parked.FULL
-    bench.end(*claims[:3])
-    assert bench.ids() == []
-    bench.end(*claims[3:])
+    with bench.kit.store.write() as connection:  # Nor is its time up meanwhile.
+        later = {"parked_until": lanes.c.parked_until + 3600}
+        connection.execute(lanes.update().where(lanes.c.parked == Parked.FULL).values(later))
+    for ended, is_open in ((claims[:3], False), (claims[3:], True)):
+        bench.end(*ended)
+        bench.sweep()
+        with bench.kit.store.read() as connection:
+            assert bool(bench.lanes.with_work(connection, None)) == is_open
     assert len(bench.ids()) == 2
 
 
