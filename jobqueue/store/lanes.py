@@ -6,6 +6,7 @@ claimed, and the running ones are counted under that lock. Producers never write
 taken in the order queue, keys, and never waited for.
 """
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -32,6 +33,8 @@ from jobqueue.store.sql.rows import IDS, NAMES
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
+HIDING_AT_ONCE = 1
+"""Keys of which one claim reads the jobs behind those with a limit of 0: up to 10,000 of each."""
 HEADS_MIN = 10  # jobs of a key that a claim looks at: their own limits may hold back the first
 
 
@@ -133,7 +136,8 @@ class Lanes(LaneRows):
         statement = self._statements.lock_by_turn if is_fair else self._statements.lock_by_due_time
         parameters = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
         turns = dict(map(tuple, connection.execute(statement, parameters)))
-        return self.of_keys(connection, queue, turns, limit, paused=switches.is_any_paused)
+        paused = switches.is_any_paused
+        return self.of_keys(connection, queue, turns, limit, paused=paused, hiding=HIDING_AT_ONCE)
 
     def of_keys(
         self,
@@ -143,10 +147,12 @@ class Lanes(LaneRows):
         limit: int,
         *,
         paused: bool = False,
+        hiding: int = LANES_AT_ONCE,
     ) -> list[Lane]:
         """Return the lanes of keys, given their turns, as a claim of `limit` jobs sees them.
 
-        `paused`: some task or tag is, so that a bounded number of their jobs is looked at.
+        `paused`: some task or tag is, so that a bounded number of their jobs is looked at. Without
+        some keys, by chance, if more than `hiding` begin with jobs that have a limit of 0.
         """
         if not turns:
             return []
@@ -164,13 +170,23 @@ class Lanes(LaneRows):
             more = last is not None or len(heads) >= most
             held = places.get(name, Places())
             found[name] = Lane(name, turn, heads, held, rest=rest, last=last, has_more=more)
-        hiding = [name for name, lane in found.items() if lane.may_hide_others]
-        if hiding and not paused:  # Else they were left out.
-            statement = self._statements.heads_behind
-            for name, behind in self._heads(connection, statement, queue, hiding, most).items():
-                lane = found[name]
-                found[name] = replace(lane, heads=[*{*lane.heads, *behind.heads}])
+        if not paused:  # Else they were left out.
+            self._look_behind(connection, queue, found, most, hiding)
         return list(found.values())
+
+    def _look_behind(
+        self, connection: Connection, queue: str, found: dict[str, Lane], limit: int, keys: int
+    ) -> None:
+        """Add the jobs behind those with a limit of 0, of `keys` keys; leave the others out."""
+        hiding = [name for name, lane in found.items() if lane.may_hide_others]
+        if not hiding:
+            return
+        for name in random.sample(hiding, max(0, len(hiding) - keys)):
+            del found[name]
+        statement, names = self._statements.heads_behind, found.keys() & {*hiding}
+        for name, behind in self._heads(connection, statement, queue, names, limit).items():
+            lane = found[name]
+            found[name] = replace(lane, heads=[*{*lane.heads, *behind.heads}])
 
     def _heads(
         self,

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from jobqueue.store import lane_rows
+from jobqueue.store import lanes as store_lanes
 from jobqueue.store.database import Store
 from jobqueue.store.schema import Parked, jobs, lanes
 from tests.store.lane_bench import LaneBench
@@ -65,6 +66,21 @@ def test_a_sweep_reads_each_of_the_lanes_that_it_moves_once(
         many.sweep()
     assert reads.most < 20 * MANY
     assert {row.queue for row in many.rows().values()} == {"other"}
+
+
+def test_a_claim_looks_behind_the_paused_jobs_of_few_keys_and_leaves_out_none(
+    bench: LaneBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of 0 is a pause: each look may read ten thousand jobs."""
+    monkeypatch.setattr(store_lanes, "HIDING_AT_ONCE", 2)
+    free = []
+    for key in "abcdefg":
+        bench.add(key, limit=0, count=store_lanes.HEADS_MIN + 2)
+        free += bench.add(key, limit=1)
+    bench.sweep()
+    found = [bench.try_claim(limit=7).claims for _ in range(8)]  # Each key is looked at twice.
+    assert max(map(len, found)) == 2
+    assert sorted(claim.id for claims in found for claim in claims) == free
 
 
 @pytest.mark.parametrize("what", ["missing", "moved", "overdue", "limited queues", "all"])
