@@ -86,6 +86,8 @@ def read_postgres(plan: Any) -> Plan:
         )
         if node.get("Index Name", "").startswith("jobqueue_jobs"):
             indexes.add(node["Index Name"])
+        if node["Node Type"] == "Tid Scan":
+            indexes.add(f"{relation}_ctid")
         if node["Node Type"] == "Seq Scan" and relation == "jobqueue_jobs":
             scans.append(shown[-1])
         for child in node.get("Plans", []):

@@ -169,6 +169,9 @@ class Backend(Protocol):
     def in_subquery(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
         """Return `column IN (chosen)`, where the subquery is evaluated once."""
 
+    def row_key(self, table: FromClause) -> ColumnElement[Any]:
+        """Return, as `id`, what leads to rows that the same statement has locked."""
+
     def first_of_each(
         self, rows: FromClause, first: Select[Any], *, in_order: bool = False
     ) -> Select[Any]:

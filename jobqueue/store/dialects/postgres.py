@@ -258,6 +258,13 @@ class Postgres(Backend):
         result: ColumnElement[bool] = column == any_(func.array(chosen.scalar_subquery()))
         return result
 
+    def row_key(self, table: FromClause) -> ColumnElement[Any]:
+        """See `Backend.row_key`: the place of the row, for which no index is read.
+
+        A row that was changed between the statement's snapshot and its lock is not found.
+        """
+        return column("ctid", _selectable=table).label("id")
+
     def first_of_each(
         self,
         rows: FromClause,

@@ -223,6 +223,10 @@ class Sqlite(Backend):
         """See `Backend.in_subquery`."""
         return column.in_(chosen)
 
+    def row_key(self, table: FromClause) -> ColumnElement[Any]:
+        """See `Backend.row_key`."""
+        return table.c.id
+
     def first_of_each(
         self, rows: FromClause, first: Select[Any], *, in_order: bool = False
     ) -> Select[Any]:

@@ -116,14 +116,14 @@ def heads(backend: Backend) -> Executable:
 def claim(backend: Backend) -> Executable:
     """Claim the first jobs of one queue after the cursor.
 
-    Jobs that are locked by others are skipped, and found by a later sweep.
+    Jobs that others lock, or change at this instant, are skipped, and found by a later sweep.
     """
-    return claiming(backend, claimable())
+    return claiming(backend, claimable().with_only_columns(backend.row_key(jobs)))
 
 
 def claim_first(backend: Backend) -> Executable:
     """Claim the first jobs of one queue."""
-    return claiming(backend, _candidates())
+    return claiming(backend, _candidates().with_only_columns(backend.row_key(jobs)))
 
 
 def claim_queues(backend: Backend) -> Executable:
@@ -169,7 +169,8 @@ def _of_queues(backend: Backend, columns: Columns, parts_of: PartsOf) -> Select[
         for part in parts_of(other, queue)
     ]
     if len(firsts) == 1:
-        first = firsts[0].with_only_columns(other.c.id).with_for_update(skip_locked=True, of=other)
+        first = firsts[0].with_only_columns(backend.row_key(other))
+        first = first.with_for_update(skip_locked=True, of=other)
     else:
         found = union_all(*(select(each.subquery()) for each in firsts)).subquery("found_in_parts")
         first = select(found.c.id).order_by(*(found.c[name] for name in PLACE)).limit(share)
@@ -232,9 +233,9 @@ def _candidates(*where: ColumnElement[bool]) -> Select[tuple[int]]:
     )
 
 
-def claiming(backend: Backend, ids: Select[Any]) -> Executable:
-    """Claim the jobs that a query finds."""
-    chosen = backend.in_subquery(jobs.c.id, ids)
+def claiming(backend: Backend, keys: Select[Any]) -> Executable:
+    """Claim the jobs that a query locks: it selects their `Backend.row_key`."""
+    chosen = backend.in_subquery(backend.row_key(jobs), keys)
     return update(jobs).where(chosen).values(_CLAIMED).returning(*claim_columns())
 
 

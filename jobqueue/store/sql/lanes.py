@@ -292,7 +292,7 @@ def _claim(backend: Backend) -> Executable:
     """Claim jobs by their ids; those that are gone, or locked by others, are skipped."""
     ids = backend.batch_table(IDS)
     free = (
-        select(jobs.c.id)
+        select(backend.row_key(jobs))
         .where(
             may("claim"),
             backend.in_subquery(jobs.c.id, select(ids.c.id)),

@@ -2,7 +2,7 @@ UPDATE jobqueue_jobs
 SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.fence + 1),
     worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
     started_at=(SELECT clock_timestamp() AS anon_1)
-WHERE jobqueue_jobs.id = ANY (array((SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
+WHERE jobqueue_jobs.ctid = ANY (array((SELECT jobqueue_jobs.ctid AS id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
     AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = :in_queue::VARCHAR
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = :in_queue::VARCHAR AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))

@@ -2,7 +2,7 @@ UPDATE jobqueue_jobs
 SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.fence + 1),
     worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
     started_at=(SELECT clock_timestamp() AS anon_1)
-WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
+WHERE jobqueue_jobs.ctid = ANY (array((SELECT each.id FROM (
     SELECT anon_2.place AS place, anon_2.queue AS queue, anon_2.priority AS priority, anon_2.run_at AS run_at,
         anon_2.id AS id, anon_2.last_priority AS last_priority, anon_2.last_run_at AS last_run_at,
         anon_2.last_id AS last_id
@@ -18,7 +18,7 @@ WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM (
         AND (jobqueue_queues.paused_at IS NOT NULL OR jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)))
         AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT))
     ORDER BY anon_2.place
-) AS given_queue JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
+) AS given_queue JOIN LATERAL (SELECT other.ctid AS id FROM jobqueue_jobs AS other WHERE other.state = 'available'
     AND other.lane IS NULL AND other.queue = given_queue.queue
     AND (other.priority, other.run_at, other.id) > (given_queue.priority, given_queue.run_at, given_queue.id)
     AND (other.priority, other.run_at, other.id) <= (given_queue.last_priority, given_queue.last_run_at,
