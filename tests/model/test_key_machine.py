@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import delete, select, update
@@ -20,6 +21,8 @@ from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.schema import attempts, counters, jobs, workers
 from jobqueue.testing.inline_worker import Inline
 from tests.model.conftest import run_machine
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = {"sqlite": 15, "postgres": 6}
 STEPS = 30

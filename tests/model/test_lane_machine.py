@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import delete, select, update
@@ -35,6 +36,8 @@ from jobqueue.store.schema import (
 )
 from tests.store.conftest import StoreKit
 from tests.model.conftest import run_machine
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = {"sqlite": 10, "postgres": 3}
 STEPS = 30

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import delete, select, update
@@ -17,6 +18,8 @@ from jobqueue.schedules.definition import Definition
 from jobqueue.store.schema import jobs, schedules
 from jobqueue.store.schedule_ticks import Ticks
 from tests.model.conftest import run_machine
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = {"sqlite": 10, "postgres": 4}
 STEPS = 25

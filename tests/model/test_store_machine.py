@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec import structs
@@ -25,6 +26,8 @@ from jobqueue.store.completion import Completion
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.sql.leases import REFUNDS_MAX
 from tests.model.conftest import run_machine
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = {"sqlite": 60, "postgres": 20}
 STEPS = 30

@@ -12,6 +12,8 @@ from jobqueue.store.history import Figures, History
 from jobqueue.store.schema import CounterKind, counters, history
 from tests.store.conftest import StoreScenario
 
+pytestmark = pytest.mark.slow
+
 # Plans
 
 

@@ -20,7 +20,7 @@ from tests.cli.conftest import Cli, Process, make_app, own_folder, spawn  # noqa
 from tests.web.conftest import Client
 
 # Processes and signals are the same on both databases.
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 ROOT = Path(__file__).parents[2]
 
 APP = """

@@ -18,6 +18,8 @@ from jobqueue import JobQueue
 from jobqueue.errors import InvalidOption
 from jobqueue.worker import connections
 
+pytestmark = pytest.mark.slow
+
 on_postgres = pytest.mark.databases("postgres")
 IDLE, BUSY = 3, 4
 

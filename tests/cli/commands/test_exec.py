@@ -17,7 +17,7 @@ from jobqueue.options import fixed
 from jobqueue.worker.execute import exec_task
 from tests.cli.conftest import Cli, Process, Spawn
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 APP = "from jobqueue import JobQueue\njobs = JobQueue()\n"
 

@@ -14,7 +14,7 @@ from jobqueue.worker.isolate import child_handle
 from jobqueue.worker.isolate.child_main import ChildMain
 from tests.worker.isolate.conftest import LONG, IsolationScenario
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
 
 # Limits of time, and wishes
 
