@@ -216,22 +216,23 @@ class Lane:
         return (0, None) if self.last is None else self.last[:2]
 
 
-def choose_in_order(lanes: Sequence[Lane], room: int) -> list[int]:
-    """Take up to `room` jobs of the lanes, in the order of all jobs; return their ids."""
-    chosen: list[int] = []
+def choose_in_order(lanes: Sequence[Lane], room: int) -> dict[int, str | None]:
+    """Take up to `room` jobs of the lanes, in the order of all jobs; return their keys by id."""
+    chosen: dict[int, str | None] = {}
     waiting = [(PLACE(head), place) for place, lane in enumerate(lanes) if (head := lane.next)]
     heapq.heapify(waiting)
     while waiting and len(chosen) < room:
         _, place = heapq.heappop(waiting)
-        chosen.append(_take(lanes[place]).id)
+        head = _take(lanes[place])
+        chosen[head.id] = head.lane
         if head := lanes[place].next:
             heapq.heappush(waiting, (PLACE(head), place))
     return chosen
 
 
-def choose_fairly(lanes: Sequence[Lane], room: int, queue: QueueLane) -> list[int]:
-    """Take up to `room` jobs, each from the lane that is furthest behind; return their ids."""
-    chosen: list[int] = []
+def choose_fairly(lanes: Sequence[Lane], room: int, queue: QueueLane) -> dict[int, str | None]:
+    """Take up to `room` jobs, each from the lane that is furthest behind; return the same."""
+    chosen: dict[int, str | None] = {}
     for lane in lanes:
         lane.turn = max(lane.turn, queue.turn)
     waiting = [(lane.turn, place) for place, lane in enumerate(lanes) if lane.next]
@@ -240,7 +241,7 @@ def choose_fairly(lanes: Sequence[Lane], room: int, queue: QueueLane) -> list[in
         queue.turn, place = heapq.heappop(waiting)
         lane = lanes[place]
         head = _take(lane)
-        chosen.append(head.id)
+        chosen[head.id] = head.lane
         lane.turn = queue.turn + 1 / _weight(head)
         if lane.next:
             heapq.heappush(waiting, (lane.turn, place))

@@ -9,6 +9,7 @@ taken in the order queue, keys, and never waited for.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -28,8 +29,8 @@ from jobqueue.store.lane_admission import (
 from jobqueue.store.lane_rows import LANES_AT_ONCE, LaneRows
 from jobqueue.store.paused_lanes import Seen
 from jobqueue.store.schema import LaneKind, Parked
-from jobqueue.store.sql.lanes import SERVED
-from jobqueue.store.sql.rows import IDS, NAMES
+from jobqueue.store.sql.lanes import CHOSEN, SERVED
+from jobqueue.store.sql.rows import NAMES
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
@@ -74,7 +75,7 @@ class Lanes(LaneRows):
         if not switches.is_limited:
             lanes = self._lock(connection, queue, switches, limit)
             chosen = choose_in_order(lanes, limit)
-            claims = self.claim_jobs(connection, holder, chosen)
+            claims = self.claim_jobs(connection, holder, queue, chosen)
             self._write(connection, lanes)
             is_locked = not lanes and bool(self.with_work(connection, [queue]))
             given = _keys(lanes, claims)
@@ -85,7 +86,7 @@ class Lanes(LaneRows):
         room = min(limit, own.room())
         lanes = self._lock_all(connection, queue, own, room) if room else []
         chosen = choose_fairly(lanes, room, own) if switches.fair else choose_in_order(lanes, room)
-        claims = self.claim_jobs(connection, holder, chosen)
+        claims = self.claim_jobs(connection, holder, queue, chosen)
         own.started(len(claims))
         self._write(connection, lanes)
         self._write_queue(connection, queue, own, lanes, room)
@@ -205,16 +206,27 @@ class Lanes(LaneRows):
         return {name: Seen(jobs) for name, jobs in heads.items()}
 
     def claim_jobs(
-        self, connection: Connection, holder: WorkerRef, ids: Sequence[int]
+        self,
+        connection: Connection,
+        holder: WorkerRef,
+        queue: str,
+        keys: Mapping[int, str | None],
     ) -> list[Claim]:
-        """Claim these jobs, in this order, whatever their limits; without those that are gone."""
-        if not ids:
+        """Claim jobs of a queue, in this order, whatever their limits, given their keys by id.
+
+        Without those that are gone, or were given another key or queue meanwhile.
+        """
+        if not keys:
             return []
-        parameters = self._backend.batch_parameters(IDS, [(id_,) for id_ in sorted(ids)])
-        parameters |= {"in_worker": holder.id, "in_worker_name": holder.name}
+        parameters = self._backend.batch_parameters(CHOSEN, sorted(keys.items(), key=itemgetter(0)))
+        parameters |= {
+            "in_queue": queue,
+            "in_worker": holder.id,
+            "in_worker_name": holder.name,
+        }
         rows = connection.execute(self._statements.claim, parameters)
         by_id = {claim.id: claim for claim in claims_of(self._store, rows, holder)}
-        return [by_id[id_] for id_ in ids if id_ in by_id]  # Some may be locked or gone.
+        return [by_id[id_] for id_ in keys if id_ in by_id]  # Some may be locked or gone.
 
     def _write(self, connection: Connection, lanes: Sequence[Lane]) -> None:
         """Write where the lanes stand: removed if empty, parked if no job of them may start."""

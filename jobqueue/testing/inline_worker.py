@@ -176,7 +176,7 @@ class Inline:
     def claim(self, job: JobRecord) -> Claim | None:
         """Claim this job, whatever its limit; None if it is not available, or its queue paused."""
         with self._store.write() as connection:
-            claims = self._lanes.claim_jobs(connection, self._worker, [job.id])
+            claims = self._lanes.claim_jobs(connection, self._worker, job.queue, {job.id: job.lane})
         return claims[0] if claims else None
 
     def run(self, claim: Claim) -> Ran:

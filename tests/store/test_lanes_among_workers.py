@@ -200,6 +200,26 @@ def test_no_other_worker_claims_between_the_count_and_the_choice(
 
 
 @pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+@pytest.mark.parametrize("changes", [{"lane": "full"}, {"queue": "full"}], ids=["key", "queue"])
+def test_a_job_that_is_moved_after_it_was_chosen_is_not_claimed(
+    bench: LaneBench, second_store: Any, changes: dict[str, Any]
+) -> None:
+    """As an enqueue that replaces it does, or an operator: its new key or queue may be full."""
+    (moved, stays) = bench.add("a", count=2)
+    bench.sweep()
+    other = type(bench.kit)(second_store())
+    moves: list[dict[str, Any]] = [changes]
+
+    def move_before_the_claim(*given: Any) -> None:
+        if given[2].startswith("UPDATE jobqueue_jobs SET state='running'") and moves:
+            other.change(moved, **moves.pop())
+
+    event.listen(bench.kit.store.engine, "before_cursor_execute", move_before_the_claim)
+    assert [claim.id for claim in bench.try_claim().claims] == [stays]
+    assert moves == []
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
 def test_a_lane_that_another_worker_locks_is_brought_back_later(bench: LaneBench) -> None:
     bench.add("a", limit=0)
     bench.claim()

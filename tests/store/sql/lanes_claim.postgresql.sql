@@ -3,7 +3,8 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
     started_at=(SELECT clock_timestamp() AS anon_1)
 WHERE jobqueue_jobs.ctid = ANY (array((SELECT jobqueue_jobs.ctid AS id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
-    AND jobqueue_jobs.id = ANY (array((SELECT anon_2.id FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3)) WITH ORDINALITY AS anon_2(id, place))))
+    AND jobqueue_jobs.id = ANY (array((SELECT anon_2.id FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3), (SELECT CAST(:in_lane::VARCHAR AS TEXT[]) AS anon_4)) WITH ORDINALITY AS anon_2(id, lane, place))))
+    AND (jobqueue_jobs.id, jobqueue_jobs.queue, coalesce(jobqueue_jobs.lane, '')) IN (SELECT anon_2.id, :in_queue::VARCHAR AS anon_5, coalesce(anon_2.lane, '') AS coalesce_2 FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3), (SELECT CAST(:in_lane::VARCHAR AS TEXT[]) AS anon_4)) WITH ORDINALITY AS anon_2(id, lane, place))
     AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue AND jobqueue_queues.paused_at IS NOT NULL))
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.id FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
