@@ -50,8 +50,8 @@ class Outage:
         """The service that failed first, and its error."""
         self._failures = 0
         self._is_logged = False
-        self._unlogged: list[float] = []
-        """When each outage and single failure began that is over, and has no line yet."""
+        self._unlogged: list[tuple[float, str, str]] = []
+        """When each one began that is over, and has no line yet; and what failed first in it."""
         self._unlogged_failures = 0
         self.is_on = False
         """While it is, the heartbeat beats in each of its rounds."""
@@ -104,7 +104,6 @@ class Outage:
             else:
                 unlogged = []
             self.listens = bool(self._unlogged)
-            first = self._first
         if was_logged:
             log.info(
                 "the database is available again, after %s",
@@ -112,14 +111,14 @@ class Outage:
                 extra={"event": "available", "seconds": seconds},
             )
         if unlogged and failures == 1:
-            log.info("%s: failed once, and works again: %s", *first)
+            log.info("%s: failed once, and works again: %s", *unlogged[-1][1:])
         elif unlogged:
             log.log(
                 logging.WARNING if failures > len(unlogged) else logging.INFO,
                 "the database failed %s in the last %s, and works again (the last: %s: %s)",
                 counted(len(unlogged), "more time"),
-                lasting(round(present - unlogged[0], 1)),
-                *first,
+                lasting(round(present - unlogged[0][0], 1)),
+                *unlogged[-1][1:],
             )
 
     def _end(self, present: float) -> None:
@@ -127,7 +126,7 @@ class Outage:
         if self._is_logged:
             self._is_logged, self._logged_at = False, present
         elif self.is_on and self._failures:
-            self._unlogged.append(self._began)
+            self._unlogged.append((self._began, *self._first))
             self._unlogged_failures += self._failures
         self.is_on = False
 

@@ -140,7 +140,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.present = self.beat = 1000.0
-        self.outage = Outage(lambda error: error is AWAY, lambda: self.beat)
+        self.outage = Outage(lambda error: isinstance(error, OperationalError), lambda: self.beat)
         self.claimer, self.reaper = (Flaky(name, self.outage) for name in ("claimer", "reaper"))
 
     def round(self, service: Flaky, error: Exception | None = None) -> None:
@@ -249,6 +249,28 @@ def test_one_that_begins_soon_after_the_last_is_logged_if_it_goes_on(
     parts.present += REPEAT_LOG
     parts.round(parts.claimer, AWAY)
     assert lines(logging.WARNING) == [BEGAN, BEGAN]
+
+
+def test_the_line_that_follows_names_what_failed_then_and_not_a_later_outage(
+    parts: Parts, lines: Callable[..., list[str]]
+) -> None:
+    gone = OperationalError(None, None, Exception("server closed the connection"))
+    for error in (AWAY, gone):
+        parts.round(parts.claimer, error)
+        parts.beats()
+        parts.round(parts.claimer)
+    parts.present += REPEAT_LOG - 5  # It goes on until a line may be written.
+    for _ in range(5):
+        parts.round(parts.reaper, AWAY)
+    parts.beats()
+    parts.round(parts.reaper)
+    parts.present += REPEAT_LOG
+    parts.round(parts.claimer)
+    *_, last = lines(logging.INFO)
+    assert (
+        last
+        == "claimer: failed once, and works again: OperationalError: server closed the connection"
+    )
 
 
 @pytest.mark.parametrize(("failures", "level"), [(1, logging.INFO), (2, logging.WARNING)])
