@@ -25,8 +25,8 @@ help: ## list the targets
 demo: $(CORE) ## real jobs on a fresh SQLite file: workers, a kill -9, results, statistics
 	$(BIN)/jobqueue demo $(ARGS)
 
-# The slow tests (random histories, browsers, the programs of the pages and examples, the demo, long outages) are one of twelve and
-# take nearly half of the time.
+# The slow tests (random histories, browsers, the programs of the pages and examples, the demo, long outages) are one of sixteen and
+# take more than a third of the time.
 test: $(COLLECTED) ## the tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up); with SLOW=yes all of them
 	$(KEEPING_BYTECODE) PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 5 --dist worksteal $(if $(SLOW),,-m "not timing and not slow") $(ARGS)
 
