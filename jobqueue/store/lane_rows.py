@@ -45,6 +45,8 @@ class LaneRows:
         self._store = store
         self._backend = store.backend
         self._lock_wait = lock_wait
+        self._limited: object = None
+        """The transaction whose waits were limited last."""
         self._statements = lane_statements(store.backend)
         self._paused = PausedLanes(store)
         self.look_at = float("inf")
@@ -52,7 +54,10 @@ class LaneRows:
 
     def limit_stall(self, connection: Connection) -> None:
         """Let this transaction fail where the table is locked, or this process frozen, for long."""
-        self._backend.limit_stall(connection, STALL_MAX, lock_wait=self._lock_wait)
+        transaction = connection.get_transaction()
+        if transaction is not self._limited:
+            self._backend.limit_stall(connection, STALL_MAX, lock_wait=self._lock_wait)
+            self._limited = transaction
 
     def exist(self, connection: Connection) -> bool:
         """Return whether any available job is in a lane, or any queue has a limit of its own."""

@@ -84,10 +84,6 @@ _PREFER_INDEXES = text(
     " set_config('enable_mergejoin', 'off', true),"
     " set_config('max_parallel_workers_per_gather', '0', true)"
 )
-_LIMITS = text(
-    "SELECT set_config('idle_in_transaction_session_timeout', :in_stall, true),"
-    " set_config('lock_timeout', :in_lock, true)"
-)
 _NOTIFICATION = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
 
 _class = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
@@ -206,8 +202,10 @@ class Postgres(Backend):
 
     def limit_stall(self, connection: Connection, seconds: float, *, lock_wait: float) -> None:
         """See `Backend.limit_stall`."""
-        limits = {"in_stall": f"{1000 * seconds:.0f}ms", "in_lock": f"{1000 * lock_wait:.0f}ms"}
-        connection.execute(_LIMITS, limits)
+        connection.exec_driver_sql(  # Together, and not by set_config(): less than half the time.
+            f"SET LOCAL idle_in_transaction_session_timeout = {1000 * seconds:.0f};"
+            f" SET LOCAL lock_timeout = {1000 * lock_wait:.0f}"
+        )
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         """See `Backend.is_lock_timeout`."""
