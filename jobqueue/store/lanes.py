@@ -9,7 +9,6 @@ taken in the order queue, keys, and never waited for.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -29,8 +28,8 @@ from jobqueue.store.lane_admission import (
 from jobqueue.store.lane_rows import LANES_AT_ONCE, LaneRows
 from jobqueue.store.paused_lanes import Seen
 from jobqueue.store.schema import LaneKind, Parked
-from jobqueue.store.sql.lanes import CHOSEN, SERVED
-from jobqueue.store.sql.rows import NAMES
+from jobqueue.store.sql.lanes import SERVED
+from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
 PARKED_BETWEEN_ATTEMPTS = 1.0  # seconds; for a lane whose strict job awaits its next attempt
@@ -218,14 +217,19 @@ class Lanes(LaneRows):
         """
         if not keys:
             return []
-        parameters = self._backend.batch_parameters(CHOSEN, sorted(keys.items(), key=itemgetter(0)))
-        parameters |= {
-            "in_queue": queue,
-            "in_worker": holder.id,
-            "in_worker_name": holder.name,
+        parameters = self._backend.batch_parameters(IDS, [(id_,) for id_ in sorted(keys)])
+        parameters |= {"in_worker": holder.id, "in_worker_name": holder.name}
+        rows = connection.execute(self._statements.claim, parameters).all()
+        claims = claims_of(self._store, (row[:-1] for row in rows), holder)
+        by_id = {
+            claim.id: claim
+            for claim, row in zip(claims, rows, strict=True)
+            if (claim.queue, row.lane) == (queue, keys[claim.id])
         }
-        rows = connection.execute(self._statements.claim, parameters)
-        by_id = {claim.id: claim for claim in claims_of(self._store, rows, holder)}
+        if len(by_id) < len(claims):  # What runs in another queue or lane was not counted.
+            pairs = [(claim.id, claim.fence) for claim in claims if claim.id not in by_id]
+            moved = self._backend.batch_parameters(PAIRS, sorted(pairs))
+            connection.execute(self._store.statements.undo_claim, moved)
         return [by_id[id_] for id_ in keys if id_ in by_id]  # Some may be locked or gone.
 
     def _write(self, connection: Connection, lanes: Sequence[Lane]) -> None:

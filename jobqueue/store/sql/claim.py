@@ -233,10 +233,13 @@ def _candidates(*where: ColumnElement[bool]) -> Select[tuple[int]]:
     )
 
 
-def claiming(backend: Backend, keys: Select[Any]) -> Executable:
-    """Claim the jobs that a query locks: it selects their `Backend.row_key`."""
+def claiming(backend: Backend, keys: Select[Any], *more: ColumnElement[Any]) -> Executable:
+    """Claim the jobs that a query locks: it selects their `Backend.row_key`.
+
+    `more`: what it returns beside the columns of a claim.
+    """
     chosen = backend.in_subquery(backend.row_key(jobs), keys)
-    return update(jobs).where(chosen).values(_CLAIMED).returning(*claim_columns())
+    return update(jobs).where(chosen).values(_CLAIMED).returning(*claim_columns(), *more)
 
 
 def undo_claim(pairs: FromClause) -> Executable:

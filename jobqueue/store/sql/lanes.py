@@ -23,7 +23,6 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    tuple_,
     update,
 )
 
@@ -45,13 +44,12 @@ from jobqueue.store.sql.lane_discovery import (
     unfilled_queues,
 )
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
-from jobqueue.store.sql.rows import NAMES, columns_of
+from jobqueue.store.sql.rows import IDS, NAMES, columns_of
 
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
 
 FOUND = columns_of(lanes, "kind", "name", "queue", "priority", "due_at")
-CHOSEN = columns_of(jobs, "id", "lane")
 SERVED = columns_of(lanes, "kind", "name", "turn", "priority", "due_at", "parked") | {
     "wait": Double()
 }
@@ -291,20 +289,13 @@ def _running_in_queue() -> Executable:
 
 
 def _claim(backend: Backend) -> Executable:
-    """Claim jobs by their ids; those that are gone, moved or locked by others are skipped.
-
-    Of one that is in another queue or lane since it was chosen, nothing was counted.
-    """
-    given = backend.batch_table(CHOSEN)
-    as_chosen = tuple_(jobs.c.id, jobs.c.queue, func.coalesce(jobs.c.lane, "")).in_(
-        select(given.c.id, _IN_QUEUE, func.coalesce(given.c.lane, ""))
-    )
+    """Claim jobs by their ids; those that are gone, or locked by others, are skipped."""
+    ids = backend.batch_table(IDS)
     free = (
         select(backend.row_key(jobs))
         .where(
             may("claim"),
-            backend.in_subquery(jobs.c.id, select(given.c.id)),
-            as_chosen,
+            backend.in_subquery(jobs.c.id, select(ids.c.id)),
             ~QUEUE_PAUSED,
             unpaused(),
             exists().where(workers.c.id == bindparam("in_worker")),
@@ -312,7 +303,7 @@ def _claim(backend: Backend) -> Executable:
         .order_by(jobs.c.id)
         .with_for_update(skip_locked=True, of=jobs)
     )
-    return claiming(backend, free)
+    return claiming(backend, free, jobs.c.lane)
 
 
 def _update_lanes(given: FromClause) -> Executable:

@@ -3,8 +3,7 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     worker_id=:in_worker::BIGINT, worker=:in_worker_name::VARCHAR,
     started_at=(SELECT clock_timestamp() AS anon_1)
 WHERE jobqueue_jobs.ctid = ANY (array((SELECT jobqueue_jobs.ctid AS id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
-    AND jobqueue_jobs.id = ANY (array((SELECT anon_2.id FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3), (SELECT CAST(:in_lane::VARCHAR AS TEXT[]) AS anon_4)) WITH ORDINALITY AS anon_2(id, lane, place))))
-    AND (jobqueue_jobs.id, jobqueue_jobs.queue, coalesce(jobqueue_jobs.lane, '')) IN (SELECT anon_2.id, :in_queue::VARCHAR AS anon_5, coalesce(anon_2.lane, '') AS coalesce_2 FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3), (SELECT CAST(:in_lane::VARCHAR AS TEXT[]) AS anon_4)) WITH ORDINALITY AS anon_2(id, lane, place))
+    AND jobqueue_jobs.id = ANY (array((SELECT anon_2.id FROM unnest((SELECT CAST(:in_id::VARCHAR AS BIGINT[]) AS anon_3)) WITH ORDINALITY AS anon_2(id, place))))
     AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue AND jobqueue_queues.paused_at IS NOT NULL))
     AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task' AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag' AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
     AND (EXISTS (SELECT * FROM jobqueue_workers WHERE jobqueue_workers.id = :in_worker::BIGINT)) ORDER BY jobqueue_jobs.id FOR UPDATE OF jobqueue_jobs SKIP LOCKED)))
@@ -27,4 +26,5 @@ RETURNING jobqueue_jobs.id AS id, jobqueue_jobs.fence AS fence, jobqueue_jobs.ta
         coalesce(jobqueue_jobs.unique_until, '') = 'started' AND jobqueue_jobs.key_released = 0,
         CAST(jobqueue_jobs.deadline_at AS TIMESTAMP WITH TIME ZONE),
         CAST(jobqueue_jobs.scheduled_for AS TIMESTAMP WITH TIME ZONE),
-        CAST(jobqueue_jobs.expires_at AS TIMESTAMP WITH TIME ZONE)) AS TEXT) END AS rare;
+        CAST(jobqueue_jobs.expires_at AS TIMESTAMP WITH TIME ZONE)) AS TEXT) END AS rare,
+    jobqueue_jobs.lane;

@@ -4,13 +4,7 @@ SET state='running', attempt=(jobqueue_jobs.attempt + 1), fence=(jobqueue_jobs.f
     started_at=(SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS anon_1)
 WHERE jobqueue_jobs.id IN (SELECT jobqueue_jobs.id FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
     AND jobqueue_jobs.id IN (SELECT input.id FROM (
-    SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS id,
-        json_extract(anon_2.value, '$[1]') AS lane
-    FROM json_each(:in_rows) AS anon_2
-) AS input) AND (jobqueue_jobs.id, jobqueue_jobs.queue, coalesce(jobqueue_jobs.lane,
-    '')) IN (SELECT input.id, :in_queue AS anon_3, coalesce(input.lane, '') AS coalesce_2 FROM (
-    SELECT anon_2."key" AS place, json_extract(anon_2.value, '$[0]') AS id,
-        json_extract(anon_2.value, '$[1]') AS lane
+    SELECT anon_2."key" AS place, anon_2.value AS id
     FROM json_each(:in_rows) AS anon_2
 ) AS input) AND NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue
     AND jobqueue_queues.paused_at IS NOT NULL)) AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses)) OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
@@ -27,4 +21,5 @@ RETURNING id AS id, fence AS fence, task AS task, queue AS queue, args AS args, 
         OR coalesce(unique_until, '') = 'started' OR coalesce(expires_at, NULL) IS NOT NULL,
         coalesce(base_max_attempts, max_attempts) = 1, coalesce(unique_until, '') = 'started'
         AND key_released = 0, CAST(deadline_at AS TEXT), CAST(scheduled_for AS TEXT),
-        CAST(expires_at AS TEXT)) END AS rare;
+        CAST(expires_at AS TEXT)) END AS rare,
+    lane;
