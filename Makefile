@@ -1,5 +1,5 @@
 # Everything here needs only Python 3.11 or newer and make; the rest is installed into .venv, the first time it is needed.
-# Another Python:  make test PYTHON=python3.13.   More arguments:  make test ARGS="-k claim".   All tests, as CI:  make test SLOW=yes
+# Another Python:  make test PYTHON=python3.13.   More arguments:  make test ARGS="-k claim".   The slow ones too, as CI:  make test SLOW=yes
 
 PYTHON ?= python3
 ARGS ?=
@@ -27,7 +27,7 @@ demo: $(CORE) ## real jobs on a fresh SQLite file: workers, a kill -9, results, 
 
 # The slow tests (random histories, browsers, the programs of the pages and examples, the demo, long outages) are one of sixteen and
 # take more than a third of the time.
-test: $(COLLECTED) ## the tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up); with SLOW=yes all of them
+test: $(COLLECTED) ## the tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up); with SLOW=yes the slow ones too
 	$(KEEPING_BYTECODE) PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 5 --dist worksteal $(if $(SLOW),,-m "not timing and not slow") $(ARGS)
 
 test-fast: $(DEV) ## all tests, on SQLite only
