@@ -27,11 +27,13 @@ demo: $(CORE) ## real jobs on a fresh SQLite file: workers, a kill -9, results, 
 
 # The slow tests (random histories, browsers, the programs of the pages and examples, the demo, long outages) are one of sixteen and
 # take more than a third of the time.
-test: $(COLLECTED) ## the tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up); with SLOW=yes the slow ones too
-	$(KEEPING_BYTECODE) PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 5 --dist worksteal $(if $(SLOW),,-m "not timing and not slow") $(ARGS)
+MARKED := $(if $(SLOW),,-m "not timing and not slow")
 
-test-fast: $(DEV) ## all tests, on SQLite only
-	$(BIN)/python -m pytest --backend sqlite $(ARGS)
+test: $(COLLECTED) ## the tests, on SQLite and on a real PostgreSQL (from a wheel; nothing to set up); with SLOW=yes the slow ones too
+	$(KEEPING_BYTECODE) PYTHONHASHSEED=0 $(BIN)/python -m pytest -n 5 --dist worksteal $(MARKED) $(ARGS)
+
+test-fast: $(DEV) ## the same, on SQLite only
+	$(BIN)/python -m pytest --backend sqlite $(MARKED) $(ARGS)
 
 test-timing: $(DEV) ## the tests that measure time, which need a quiet machine; .ci/run leaves them out
 	$(BIN)/python -m pytest -m timing $(ARGS)
