@@ -23,10 +23,11 @@ LOOK_INTERVAL = 0.05  # seconds between two looks for the lanes of new jobs, if 
 UNPARK_INTERVAL = 0.02  # seconds until a lane that another worker locked is brought back
 ROOM_INTERVAL = 0.05  # seconds until room in this worker is looked for, if no end of a job wakes it
 FORGOTTEN_LATE = 100  # claims
-RETRY_FIRST, RETRY_MAX = (
-    0.005,
-    0.5,
-)  # seconds until lanes that another worker locked are tried again
+RETRY_FIRST, RETRY_MAX = 0.005, 0.02
+"""Seconds until lanes that another worker locked are tried again.
+
+It claims from them for some 5 ms, or is frozen, and the server ends its transaction within 5 s.
+"""
 
 SKIP_FIRST, SKIP_MAX = 0.5, 5.0
 """Seconds for which lanes are skipped after a lock on their table was waited for."""
