@@ -7,6 +7,7 @@ SIGTERM, and with a wake-up descriptor of its parent it would pass each of its s
 The hooks of all modules at forks are called from here, so that no Ctrl-C breaks one off.
 """
 
+import _signal  # type: ignore[import-not-found]  # Its `signal` is not Python code.
 import _thread
 import os
 import signal
@@ -35,6 +36,8 @@ _undoings: dict[Callable[[], None], tuple[int, ...]] = {}
 _hooks: list[Hooks] = []
 _late: list[int] = []
 """The signals that have waited for the hooks in the parent."""
+_interrupt_handlers: list[Callable[..., object]] = []
+"""The handler of SIGINT that a child gets back behind its hooks."""
 
 
 class _Fork(threading.local):
@@ -71,6 +74,7 @@ def forget(undo: Callable[[], None]) -> None:
 def _before() -> None:
     _fork.is_unfinished = True
     _late.clear()
+    _interrupt_handlers.clear()
     if _fork.mask is None:  # Else a signal's handler forks, between the hooks of another fork.
         # In a call of its own: an interrupt that has come breaks off the one that blocks it.
         _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -126,15 +130,11 @@ def _in_child() -> None:
 
 def _let_in() -> None:
     """Unblock the signals that are pending in this child."""
-    interrupted = (
-        signal.SIGINT in signal.sigpending()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if interrupted:  # A KeyboardInterrupt raised in this hook would be ignored.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A KeyboardInterrupt raised in a hook would be ignored: until all are over, one ends it.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _interrupt_handlers.append(signal.default_int_handler)
     _unblock()
-    if interrupted:  # The program itself had blocked it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if hasattr(os, "register_at_fork"):
@@ -142,7 +142,12 @@ if hasattr(os, "register_at_fork"):
     # An interrupt that another thread has received is not blocked, and breaks off the first one.
     os.register_at_fork(after_in_parent=_in_parent_again)
     # Without Python code, in which the interrupt would be raised, and ignored.
-    os.register_at_fork(after_in_parent=partial(sorted, _late, key=_thread.interrupt_main))
+    os.register_at_fork(
+        after_in_parent=partial(sorted, _late, key=_thread.interrupt_main),
+        after_in_child=partial(
+            sorted, _interrupt_handlers, key=partial(_signal.signal, signal.SIGINT)
+        ),
+    )
 
 
 def end(error: BaseException | None) -> NoReturn:

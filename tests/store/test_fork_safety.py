@@ -283,6 +283,34 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert run(program) == 3 * "dropped " + end
 
 
+def test_an_interrupt_that_comes_as_a_child_unblocks_it_ends_the_child() -> None:
+    """It raised a KeyboardInterrupt in our hook, which Python ignores."""
+    program = """
+import os
+from jobqueue import fork_guard
+
+unblock = fork_guard._unblock
+
+def unblock_and_interrupt():
+    unblock()
+    if os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGINT)
+
+parent, fork_guard._unblock = os.getpid(), unblock_and_interrupt
+if (pid := os.fork()) == 0:
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+fork_guard._unblock = unblock
+if (pid := os.fork()) == 0:
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert run(program) == "-2\n7\n"
+
+
 def test_an_interrupt_that_another_thread_has_received_leaves_the_gate_open() -> None:
     """No mask of the thread that forks delays it: it breaks off the first hook that is Python code."""
     program = """
