@@ -294,3 +294,20 @@ def test_the_server_ends_each_transaction_that_a_frozen_worker_keeps_lanes_locke
             event.remove(bench.kit.store.engine, "commit", ask)
     in_own = step.startswith("unpark")
     assert limits[-1 if in_own else -2] == "5s"
+
+
+@pytest.mark.databases("postgres")
+def test_every_transaction_of_lanes_has_its_limits_and_none_outlasts_it(bench: LaneBench) -> None:
+    names = ("idle_in_transaction_session_timeout", "lock_timeout")
+
+    def limits(connection: Any) -> list[str]:
+        return [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
+
+    with bench.kit.store.write() as connection:
+        before = limits(connection)
+    for _ in range(2):
+        with bench.kit.store.write() as connection:
+            assert limits(connection) == before
+            bench.lanes.unpark(connection, ["a"])
+            bench.lanes.limit_stall(connection)
+            assert limits(connection) == ["5s", "100ms"]
