@@ -6,11 +6,11 @@ after at most `PARKED_MAX`.
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, exists, or_, select
+from sqlalchemy import Connection, Row, exists, or_, select
 
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
@@ -33,6 +33,30 @@ _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 
 _T = TypeVar("_T")
 _Found = tuple[LaneKind, str, str, int, datetime | None]  # the columns of FOUND
+
+
+class NewLanes(NamedTuple):
+    """Lanes in which jobs may start that were just enqueued."""
+
+    newest: int
+    """The greatest id of a job so far."""
+    keys: Mapping[str, _Found]
+    queues: Sequence[str]
+    """Limited queues."""
+
+    @property
+    def is_any(self) -> bool:
+        """Return whether there is any such lane."""
+        return bool(self.keys or self.queues)
+
+
+class Unparked(NamedTuple):
+    """Which lanes were brought back, and which were not."""
+
+    queues: Sequence[str] = ()
+    """The queues in which workers look for the jobs of these lanes."""
+    locked: Collection[str] = ()
+    """Lanes that another worker locks."""
 
 
 class LaneRows:
@@ -81,26 +105,27 @@ class LaneRows:
         """Return the worker's claims that are paused, or whose queue has a limit of some kind."""
         return set(connection.execute(_HELD_BACK, {"in_worker": holder.id}).scalars())
 
-    def add_new(self, after: int) -> tuple[int, set[str]]:
-        """Unpark the lanes in which jobs with ids above `after` may start, in two transactions.
+    def find_new(self, connection: Connection, after: int) -> NewLanes:
+        """Return the lanes in which jobs with ids above `after` may start.
 
-        Return the greatest id so far, and those that another worker locks, as `unpark` does. Misses
-        jobs that are committed later than those with greater ids: the next sweep finds their lanes.
+        Misses jobs that are committed later than those with greater ids: the next sweep finds their
+        lanes.
         """
-        with self._store.read() as connection:
-            self.limit_stall(connection)
-            newest = int(connection.execute(self._statements.newest).scalar_one())
+        newest = int(connection.execute(self._statements.newest).scalar_one())
+        rows: Sequence[Row[Any]] = []
+        if newest > after:
             parameters = {"in_after": after, "in_limit": NEW_AT_ONCE}
             rows = connection.execute(self._statements.new_jobs, parameters).all()
-            filled = self._filled(connection)
-        places = {row.lane: (LaneKind.KEY, *row) for row in reversed(rows)}
-        if not places and not filled:
-            return newest, set()
+        keys = {row.lane: (LaneKind.KEY, *row) for row in reversed(rows)}
+        return NewLanes(newest, keys, self._filled(connection))
+
+    def add(self, found: NewLanes) -> Collection[str]:
+        """Unpark new lanes, in a transaction; return those that another worker locks."""
         with self._store.write() as connection:
             self.limit_stall(connection)
-            self._add(connection, sorted(places.values()))
-            self._fill(connection, filled)
-            return newest, self.unpark(connection, places)
+            self._add(connection, sorted(found.keys.values()))
+            self._fill(connection, found.queues)
+            return self.unpark(connection, found.keys).locked
 
     def sweep(self, every: float | None = 0.0) -> bool:
         """Add the lanes that are missing, and bring back those that were parked for long enough.
@@ -220,7 +245,7 @@ class LaneRows:
             known = connection.execute(self._statements.known).all()
         locked: set[str] = set()
         names = sorted({name for _, name, *_ in known if name})
-        self._in_parts(names, lambda *part: locked.update(self.unpark(*part)))
+        self._in_parts(names, lambda *part: locked.update(self.unpark(*part).locked))
         for name in sorted(locked):
             with self._store.write() as connection:
                 self.limit_stall(connection)
@@ -232,20 +257,21 @@ class LaneRows:
         connection.execute(self._statements.unpark_full)
         return set(connection.execute(self._statements.full).scalars())
 
-    def unpark(self, connection: Connection, names: Iterable[str]) -> set[str]:
+    def unpark(self, connection: Connection, names: Iterable[str]) -> Unparked:
         """Bring lanes back in which a job has ended: keys, and names of limited queues.
 
-        Return those that another worker locks: bring them back later, as that worker may have
-        counted the job that has ended, and parks the lane. A stopped process may hold them long.
+        Bring those that another worker locks back later, as that worker may have counted the job
+        that has ended, and parks the lane. A stopped process may hold them long.
         """
         rows = [(name,) for name in sorted(set(names))]
         if not rows:
-            return set()
+            return Unparked()
         self.limit_stall(connection)
         given = self._backend.batch_parameters(NAMES, rows)
-        done = set(connection.execute(self._statements.unpark, given).scalars())
+        done = dict(map(tuple, connection.execute(self._statements.unpark, given)))
         left = [row for row in rows if row[0] not in done]
+        queues = list(dict.fromkeys(done.values()))
         if not left:
-            return set()
+            return Unparked(queues)
         given = self._backend.batch_parameters(NAMES, left)
-        return set(connection.execute(self._statements.among, given).scalars())
+        return Unparked(queues, set(connection.execute(self._statements.among, given).scalars()))

@@ -35,6 +35,7 @@ from jobqueue.store.schema import (
     workers,
 )
 from tests.store.conftest import StoreKit
+from tests.store.lane_bench import add_new
 from tests.model.conftest import run_machine
 
 pytestmark = pytest.mark.slow
@@ -221,7 +222,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def look_for_new(self) -> None:
-        self.lanes.add_new(0)
+        add_new(self.store, self.lanes, 0)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), way=st.sampled_from(WAYS), unparks=st.booleans())
@@ -245,7 +246,7 @@ class Machine(RuleBasedStateMachine):
 
     def unpark(self) -> None:
         with self.store.write() as connection:
-            self.ended = self.lanes.unpark(connection, self.ended)
+            self.ended = set(self.lanes.unpark(connection, self.ended).locked)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())

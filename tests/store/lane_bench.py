@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from jobqueue.records import Claim
 from jobqueue.store.claims import WorkerRef
+from jobqueue.store.database import Store
 from jobqueue.store.lanes import LaneClaims, Lanes
 from jobqueue.store.schema import LaneKind, lanes, queues
 from tests.store.conftest import StoreKit
@@ -53,12 +54,22 @@ class LaneBench:
 
     def unpark(self, *names: str) -> set[str]:
         with self.kit.store.write() as connection:
-            return self.lanes.unpark(connection, names)
+            return set(self.lanes.unpark(connection, names).locked)
+
+    def add_new(self, after: int = 0) -> tuple[int, set[str]]:
+        return add_new(self.kit.store, self.lanes, after)
 
     def rows(self) -> dict[str, Any]:
         with self.kit.store.read() as connection:
             every = connection.execute(select(lanes).where(lanes.c.kind != LaneKind.SWEEP))
             return {row.name: row for row in every}
+
+
+def add_new(store: Store, lanes: Lanes, after: int) -> tuple[int, set[str]]:
+    """Find and add the lanes of new jobs, as a worker does; return the newest id, and what is locked."""
+    with store.read() as connection:
+        found = lanes.find_new(connection, after)
+    return found.newest, set(lanes.add(found)) if found.is_any else set()
 
 
 @pytest.fixture

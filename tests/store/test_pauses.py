@@ -16,6 +16,7 @@ from jobqueue.store.paused import PausedJobs
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes, queues
 from tests.store.conftest import StoreKit
+from tests.store.lane_bench import add_new
 from tests.store.reads import Reads
 
 TASK, TAG = PauseKind.TASK, PauseKind.TAG
@@ -239,7 +240,7 @@ class ManyPaused:
         return self.bench.add(**self.columns | columns)[0]
 
     def claim(self) -> list[int]:
-        self.newest, _ = self.bench.lanes.add_new(self.newest)
+        self.newest, _ = add_new(self.bench.store, self.bench.lanes, self.newest)
         with self.reads.write() as connection:
             found = self.bench.lanes.claim(connection, self.bench.holder, "default", 3)
         return [claim.id for claim in found.claims]

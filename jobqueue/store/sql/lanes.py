@@ -175,7 +175,7 @@ def _among(backend: Backend, names: FromClause) -> ColumnElement[bool]:
 def _unpark(
     backend: Backend, which: ColumnElement[bool], *, skip_locked: bool = True
 ) -> Executable:
-    """Let lanes be claimed from again; return their names. Those that others lock are skipped.
+    """Let lanes be claimed from again; return names and queues. Those that others lock are skipped.
 
     Which of them are parked decides only the caller: where a job has just ended, a worker that
     counts the lane's running jobs at this moment may not see that, and parks the lane after it.
@@ -186,7 +186,7 @@ def _unpark(
         update(lanes)
         .where(backend.in_subquery(lanes.c.name, locked), which)
         .values(parked=Parked.NO.value)
-        .returning(lanes.c.name)
+        .returning(lanes.c.name, lanes.c.queue)
     )
 
 

@@ -118,18 +118,29 @@ class LanePlanner:
             if self._lanes.sweep(self._interval):
                 self._sweep_cost = time.monotonic() - now
             self._sweep_at = time.monotonic() + self._interval
-        if now >= self._look_at:
-            self._newest, locked = self._lanes.add_new(self._newest)
-            present = time.monotonic()
-            self._look_at = 0.0 if self._lanes.look_at <= present else present + LOOK_INTERVAL
-            self._locked |= dict.fromkeys(locked, time.monotonic() + UNPARK_INTERVAL)
-        with self._store.read() as connection:
-            self._lanes.limit_stall(connection)
-            self._queues = self._lanes.with_work(connection, self._served)
+        self._look(is_due=now >= self._look_at)
         self._waits_for_room = False
         if self._skip_for and now > self._skipped_until + SKIP_MAX:
             log.info("jobs with a concurrency key or in a limited queue are claimed again")
             self._skip_for = 0.0
+
+    def _look(self, *, is_due: bool) -> None:
+        """Find the lanes that may have jobs to claim; `is_due`: with those of new jobs."""
+        found = None
+        with self._store.read() as connection:
+            self._lanes.limit_stall(connection)
+            if is_due:
+                found = self._lanes.find_new(connection, self._newest)
+            if found is None or not found.is_any:
+                self._queues = self._lanes.with_work(connection, self._served)
+        if found is None:
+            return
+        if found.is_any:
+            locked = self._lanes.add(found)
+            self._locked |= dict.fromkeys(locked, time.monotonic() + UNPARK_INTERVAL)
+            self._look(is_due=False)
+        self._newest, present = found.newest, time.monotonic()
+        self._look_at = 0.0 if self._lanes.look_at <= present else present + LOOK_INTERVAL
 
     def skip(self, error: Exception) -> bool:
         """Skip lanes for a while if a table was locked, so that free jobs go on if it is theirs.
@@ -188,8 +199,7 @@ class LanePlanner:
             names = [found.keys[claim.id]] if claim.id in found.keys else []
             self.names[claim.id] = [*names, queue] if found.is_limited else names
         if found.is_locked:
-            self._retry[queue] = now + self._retry_after
-            self._retry_after = min(2 * self._retry_after, RETRY_MAX)
+            self._retry[queue] = now + self._next_retry()
         elif found.retry_in is not None:
             self._retry[queue] = now + found.retry_in
         elif found.claims or found.passed_over:
@@ -212,9 +222,20 @@ class LanePlanner:
         if names:
             for name in due:
                 del self._locked[name]
-            locked = self._lanes.unpark(connection, names)
-            self._locked |= dict.fromkeys(locked, now + UNPARK_INTERVAL)
-            self._queues = self._lanes.with_work(connection, self._served)
+            found = self._lanes.unpark(connection, names)
+            if found.locked:
+                self._locked |= dict.fromkeys(found.locked, now + self._next_retry())
+            for queue in found.queues:
+                if queue not in self._queues and self._serves(queue):
+                    self._queues.append(queue)
+
+    def _next_retry(self) -> float:
+        """Return the seconds until what another worker locks is tried again."""
+        retry, self._retry_after = self._retry_after, min(2 * self._retry_after, RETRY_MAX)
+        return retry
+
+    def _serves(self, queue: str) -> bool:
+        return self._served is None or queue in self._served
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note that claims are over, after the commit. May be called from any thread."""

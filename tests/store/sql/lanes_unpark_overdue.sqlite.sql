@@ -9,4 +9,4 @@ WHERE jobqueue_lanes.name IN (SELECT jobqueue_lanes.name FROM jobqueue_lanes WHE
     SELECT anon_1."key" AS place, anon_1.value AS name
     FROM json_each(:in_rows) AS anon_1
 ) AS input)
-RETURNING name;
+RETURNING name, queue;
