@@ -10,12 +10,13 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Claim
 from jobqueue.store.claims import WorkerRef, claims_of
+from jobqueue.store.database import Store
 from jobqueue.store.lane_admission import (
     Head,
     Lane,
@@ -25,7 +26,7 @@ from jobqueue.store.lane_admission import (
     choose_fairly,
     choose_in_order,
 )
-from jobqueue.store.lane_rows import LANES_AT_ONCE, LaneRows
+from jobqueue.store.lane_rows import LANES_AT_ONCE, LOCK_WAIT, LaneRows
 from jobqueue.store.paused_lanes import Seen
 from jobqueue.store.schema import LaneKind, Parked
 from jobqueue.store.sql.lanes import SERVED
@@ -57,6 +58,11 @@ class LaneClaims(NamedTuple):
 class Lanes(LaneRows):
     """Claims from the lanes of one database. Each method runs in a transaction."""
 
+    def __init__(self, store: Store, *, lock_wait: float = LOCK_WAIT) -> None:
+        super().__init__(store, lock_wait=lock_wait)
+        self._limited_queues: set[str] = set()
+        """Those that the last claim found to have a limit, a rate or fair shares."""
+
     def claim(
         self, connection: Connection, holder: WorkerRef, queue: str, limit: int
     ) -> LaneClaims:
@@ -64,15 +70,16 @@ class Lanes(LaneRows):
 
         Hand them out only after the commit.
         """
-        row = connection.execute(self._statements.switches, {"in_queue": queue}).one()
-        switches = Switches(*row)
-        if switches.paused_at is not None or limit <= 0:
+        if limit <= 0:
+            return LaneClaims()
+        self.limit_stall(connection)
+        switches, turns = self._lock_unless_limited(connection, queue, limit)
+        if switches.paused_at is not None:
             return LaneClaims()
         if not switches.is_any_paused:
             self._paused.forget()
-        self.limit_stall(connection)
         if not switches.is_limited:
-            lanes = self._lock(connection, queue, switches, limit)
+            lanes = self._of_locked(connection, queue, switches, turns, limit)
             chosen = choose_in_order(lanes, limit)
             claims = self.claim_jobs(connection, holder, queue, chosen)
             self._write(connection, lanes)
@@ -96,6 +103,27 @@ class Lanes(LaneRows):
             is_limited=True,
             passed_over=_passed_over(lanes) or own.rest == 0,
         )
+
+    def _lock_unless_limited(
+        self, connection: Connection, queue: str, limit: int
+    ) -> tuple[Switches, dict[str, float]]:
+        """Return a queue's switches and, if it has no limit, the turns of its keys by their names.
+
+        These are locked. One statement does both, unless the last claim found the queue limited.
+        """
+        given = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
+        one, width = self._statements.switches_and_lock, len(Switches._fields)
+        if queue in self._limited_queues:
+            one = self._statements.switches
+        rows = connection.execute(one, given).all()
+        switches = Switches(*rows[0][:width])
+        if switches.is_limited:
+            self._limited_queues.add(queue)
+            return switches, {}
+        if queue in self._limited_queues:
+            self._limited_queues.discard(queue)
+            return switches, self._lock(connection, queue, switches, limit)
+        return switches, {name: turn for *_, name, turn in rows if name is not None}
 
     def _lock_queue(
         self, connection: Connection, queue: str, switches: Switches
@@ -124,18 +152,28 @@ class Lanes(LaneRows):
             given = {"in_queue": queue, "in_limit": limit + 1}
             rows = connection.execute(self._statements.plain_heads, given)
             heads = [Head(*row) for row in rows]
-        lanes = self._lock(connection, queue, own.switches, limit)
+        turns = self._lock(connection, queue, own.switches, limit)
+        lanes = self._of_locked(connection, queue, own.switches, turns, limit)
         if heads:
             lanes.append(Lane(None, own.plain_turn, heads))
         return lanes
 
     def _lock(
         self, connection: Connection, queue: str, switches: Switches, limit: int
-    ) -> list[Lane]:
+    ) -> dict[str, float]:
         is_fair = switches.fair == 1
         statement = self._statements.lock_by_turn if is_fair else self._statements.lock_by_due_time
         parameters = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
-        turns = dict(map(tuple, connection.execute(statement, parameters)))
+        return dict(map(tuple, connection.execute(statement, parameters)))
+
+    def _of_locked(
+        self,
+        connection: Connection,
+        queue: str,
+        switches: Switches,
+        turns: Mapping[str, float],
+        limit: int,
+    ) -> list[Lane]:
         paused = switches.is_any_paused
         return self.of_keys(connection, queue, turns, limit, paused=paused, hiding=HIDING_AT_ONCE)
 
@@ -151,19 +189,18 @@ class Lanes(LaneRows):
     ) -> list[Lane]:
         """Return the lanes of keys, given their turns, as a claim of `limit` jobs sees them.
 
-        `paused`: some task or tag is, so that a bounded number of their jobs is looked at. Without
-        some keys, by chance, if more than `hiding` begin with jobs that have a limit of 0.
+        `paused`: some task or tag is, so that a bounded number of their jobs is looked at. Else
+        without some keys, by chance, if more than `hiding` begin with jobs that have a limit of 0.
         """
         if not turns:
             return []
-        names = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(turns)])
-        rows = connection.execute(self._statements.places, names | {"in_queue": queue})
-        places = {key: Places(*counts) for key, *counts in rows}
         most = max(limit, HEADS_MIN) + 1
         if paused:
+            rows = self._of_names(connection, self._statements.places, queue, turns)
+            places = {row.lane: Places(*row[1:]) for row in rows}
             seen = self._paused.of_keys(connection, queue, turns, most)
         else:
-            seen = self._heads(connection, self._statements.heads, queue, turns, most)
+            places, seen = self._places_and_heads(connection, queue, turns, most)
         found: dict[str, Lane] = {}
         for name, turn in turns.items():
             heads, rest, last = seen[name]
@@ -183,26 +220,39 @@ class Lanes(LaneRows):
             return
         for name in random.sample(hiding, max(0, len(hiding) - keys)):
             del found[name]
-        statement, names = self._statements.heads_behind, found.keys() & {*hiding}
-        for name, behind in self._heads(connection, statement, queue, names, limit).items():
+        names = found.keys() & {*hiding}
+        behind: dict[str, list[Head]] = {name: [] for name in names}
+        for row in self._of_names(connection, self._statements.heads_behind, queue, names, limit):
+            behind[row.lane].append(Head(*row))
+        for name, heads in behind.items():
             lane = found[name]
-            found[name] = replace(lane, heads=[*{*lane.heads, *behind.heads}])
+            found[name] = replace(lane, heads=[*{*lane.heads, *heads}])
 
-    def _heads(
+    def _places_and_heads(
+        self, connection: Connection, queue: str, names: Iterable[str], limit: int
+    ) -> tuple[dict[str, Places], dict[str, Seen]]:
+        """Return what runs in lanes, and their first jobs, up to `limit` of each."""
+        heads: dict[str, list[Head]] = {name: [] for name in names}
+        places: dict[str, Places] = {}
+        statement, counts = self._statements.heads_and_places, len(Places._fields)
+        for row in self._of_names(connection, statement, queue, heads, limit):
+            if row.id is None:
+                places[row.lane] = Places(*row[-counts:])
+            else:
+                heads[row.lane].append(Head(*row[:-counts]))
+        return places, {name: Seen(jobs) for name, jobs in heads.items()}
+
+    def _of_names(
         self,
         connection: Connection,
         statement: Executable,
         queue: str,
         names: Iterable[str],
-        limit: int,
-    ) -> dict[str, Seen]:
-        """Return the first jobs of lanes that a statement selects, up to `limit` of each."""
-        heads: dict[str, list[Head]] = {name: [] for name in names}
-        given = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(heads)])
-        parameters = given | {"in_queue": queue, "in_limit": limit}
-        for row in connection.execute(statement, parameters):
-            heads[row.lane].append(Head(*row))
-        return {name: Seen(jobs) for name, jobs in heads.items()}
+        limit: int | None = None,
+    ) -> Sequence[Any]:
+        """Run a statement about the jobs of lanes in a queue, up to `limit` of each."""
+        given = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(names)])
+        return connection.execute(statement, given | {"in_queue": queue, "in_limit": limit}).all()
 
     def claim_jobs(
         self,

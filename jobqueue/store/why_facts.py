@@ -199,9 +199,13 @@ class Facts:
         """
         given = {"in_limit": LANES_AT_ONCE}
         keys = dict(map(tuple, self._rows(self._why.first_keys, given)))
-        lanes = self._of_lanes.of_keys(self._connection, self.job.queue, keys, 1)
-        first = next((lane.next for lane in lanes if lane.next), None)
+        first = next((lane.next for lane in self._of_keys(keys) if lane.next), None)
         return first is not None and PLACE(first) < place
+
+    def _of_keys(self, turns: Mapping[str, float]) -> list[Lane]:
+        """Return the lanes of keys in the job's queue as a claim of one job sees them."""
+        paused, queue = self.switches.is_any_paused, self.job.queue
+        return self._of_lanes.of_keys(self._connection, queue, turns, 1, paused=paused)
 
     def _count_keys(
         self,
@@ -216,7 +220,7 @@ class Facts:
         keys = dict(map(tuple, self._rows(statement, given)))
         first = dict(islice(keys.items(), LANES_AT_ONCE))
         held = 0
-        for lane in self._of_lanes.of_keys(self._connection, self.job.queue, first, 1):
+        for lane in self._of_keys(first):
             head = lane.next
             held += head is None or (
                 place is not None and (head.priority, head.run_at, head.id) > place

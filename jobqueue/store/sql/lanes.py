@@ -4,7 +4,9 @@ A lane is a row of `jobqueue_lanes`. Its lock serializes the claims of its jobs,
 ones can be counted. Nothing that is counted is kept: nothing can leak or drift.
 """
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     BindParameter,
@@ -13,6 +15,7 @@ from sqlalchemy import (
     Executable,
     FromClause,
     Integer,
+    Select,
     Text,
     and_,
     bindparam,
@@ -21,8 +24,11 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    null,
     or_,
     select,
+    true,
+    union_all,
     update,
 )
 
@@ -103,9 +109,10 @@ class LaneStatements:
         )
         self.lock_queue = self.queue_lane.with_for_update(skip_locked=True)
         self.lock_by_due_time = _lock(lanes.c.priority, lanes.c.due_at)
+        self.switches_and_lock = _switches(self.lock_by_due_time.subquery("locked"))
         self.lock_by_turn = _lock(lanes.c.turn)
         self.places = _places(backend, names)
-        self.heads = _heads(backend, names)
+        self.heads_and_places = _heads_and_places(backend, names)
         self.heads_behind = _heads(backend, names, behind=True)
         self.plain_heads = _plain_heads()
         self.running_in_queue = _running_in_queue()
@@ -190,9 +197,16 @@ def _unpark(
     )
 
 
-def _switches() -> Executable:
-    """Select a queue's switches, the present second, and whether any task or tag is paused."""
+def _switches(locked: FromClause | None = None) -> Executable:
+    """Select a queue's switches, the present second, and whether any task or tag is paused.
+
+    A row for each of `locked` lanes, or one.
+    """
     one = select(literal_column("1").label("one")).subquery("one")
+    rows: FromClause = one.outerjoin(queues, queues.c.name == _IN_QUEUE)
+    more: Sequence[ColumnElement[Any]] = ()
+    if locked is not None:
+        rows, more = rows.outerjoin(locked, true()), [*locked.c]
     return select(
         queues.c.paused_at,
         queues.c.max_running,
@@ -202,10 +216,11 @@ def _switches() -> Executable:
         queues.c.fair,
         epoch().label("present"),
         IS_ANY_PAUSED,
-    ).select_from(one.outerjoin(queues, queues.c.name == _IN_QUEUE))
+        *more,
+    ).select_from(rows)
 
 
-def _lock(*order: ColumnElement[object]) -> Executable:
+def _lock(*order: ColumnElement[Any]) -> Select[Any]:
     """Lock the first lanes of a queue that are not parked; those that others lock are skipped."""
     return (
         select(lanes.c.name, lanes.c.turn)
@@ -216,13 +231,16 @@ def _lock(*order: ColumnElement[object]) -> Executable:
     )
 
 
-def _places(backend: Backend, names: FromClause) -> Executable:
+def _places(backend: Backend, names: FromClause, *, may_pause: bool = True) -> Select[Any]:
     """Count the running jobs of lanes, and those that hold a place: strict ones keep it.
 
     `next_id` is a strict job of the queue that waits for its next attempt and is due: no other goes
-    before it. One in another queue holds its place; a worker of that queue claims it.
+    before it. One in another queue holds its place; a worker of that queue claims it. `may_pause`:
+    not one that is paused.
     """
-    is_next = and_(may("claim"), jobs.c.queue == _IN_QUEUE, unpaused())
+    is_next = and_(may("claim"), jobs.c.queue == _IN_QUEUE)
+    if may_pause:
+        is_next = and_(is_next, unpaused())
     is_running = jobs.c.state == literal_column(f"'{State.RUNNING.value}'")
     return (
         select(
@@ -237,21 +255,32 @@ def _places(backend: Backend, names: FromClause) -> Executable:
     )
 
 
-def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Executable:
+def _heads_and_places(backend: Backend, names: FromClause) -> Executable:
+    """Select what `_heads` does, and after that what `_places` does, in rows without an `id`.
+
+    One statement, without the conditions of pauses, for claims while nothing is paused: other
+    workers wait, as it is run under the lock of the lanes.
+    """
+    heads, places = _heads(backend, names), _places(backend, names, may_pause=False)
+    lane, *counts = places.selected_columns
+    missing = [null().label(column.name) for column in counts]
+    of_places = [
+        lane if column.name == lane.name else null().label(column.name)
+        for column in heads.selected_columns
+    ]
+    return union_all(heads.add_columns(*missing), places.with_only_columns(*of_places, *counts))
+
+
+def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Select[Any]:
     """Select the first available jobs of each lane in a queue, up to `in_limit` of each.
 
-    Paused ones are left out, but for strict ones, which hold the jobs behind them back. `behind`:
-    without those that a limit of 0 holds back, among the first `PASSED_OVER_MAX`.
+    Paused ones too. `behind`: without those that a limit of 0 holds back, among the first
+    `PASSED_OVER_MAX`.
     """
     other = jobs.alias("other")
     first = (
         select(other.c.id)
-        .where(
-            available(other),
-            other.c.lane == names.c.name,
-            other.c.queue == _IN_QUEUE,
-            or_(unpaused(other), other.c.lane_strict == 1),
-        )
+        .where(available(other), other.c.lane == names.c.name, other.c.queue == _IN_QUEUE)
         .order_by(*(other.c[name] for name in PLACE))
     )
     if behind:
@@ -263,8 +292,7 @@ def _heads(backend: Backend, names: FromClause, *, behind: bool = False) -> Exec
         )
         first = select(some.c.id).where(counts).order_by(*place)
     ids = backend.first_of_each(names, first.limit(_IN_LIMIT))
-    is_paused = (~unpaused()).label("is_paused")
-    return select(*_HEAD, is_paused).where(backend.in_subquery(jobs.c.id, ids))
+    return select(*_HEAD).where(backend.in_subquery(jobs.c.id, ids))
 
 
 _HEAD = [

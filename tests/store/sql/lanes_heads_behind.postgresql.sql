@@ -1,20 +1,11 @@
 SELECT jobqueue_jobs.id, jobqueue_jobs.lane, jobqueue_jobs.priority, jobqueue_jobs.run_at,
-    jobqueue_jobs.lane_limit, jobqueue_jobs.lane_weight, jobqueue_jobs.lane_strict,
-    NOT (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-            AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-            AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))) AS is_paused
+    jobqueue_jobs.lane_limit, jobqueue_jobs.lane_weight, jobqueue_jobs.lane_strict
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place) JOIN LATERAL (SELECT "some".id AS id FROM (
     SELECT other.id AS id, other.priority AS priority, other.run_at AS run_at, other.lane_limit AS lane_limit,
         other.lane_strict AS lane_strict
     FROM jobqueue_jobs AS other
     WHERE other.state = 'available' AND other.lane = anon_1.name AND other.queue = :in_queue::VARCHAR
-        AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-            OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-                AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))
-            OR other.lane_strict = 1)
     ORDER BY other.priority, other.run_at, other.id
     LIMIT 10000
 ) AS "some" WHERE coalesce(CASE WHEN (CAST("some".lane_limit AS INTEGER) != "some".lane_limit) THEN 0

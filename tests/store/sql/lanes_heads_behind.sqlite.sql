@@ -1,9 +1,5 @@
 SELECT jobqueue_jobs.id, jobqueue_jobs.lane, jobqueue_jobs.priority, jobqueue_jobs.run_at,
-    jobqueue_jobs.lane_limit, jobqueue_jobs.lane_weight, jobqueue_jobs.lane_strict,
-    NOT (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-        OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-            AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-            AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags))) AS is_paused
+    jobqueue_jobs.lane_limit, jobqueue_jobs.lane_weight, jobqueue_jobs.lane_strict
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
     SELECT anon_1."key" AS place, anon_1.value AS name
@@ -13,11 +9,6 @@ WHERE jobqueue_jobs.id IN (SELECT found.id FROM (
         other.lane_strict AS lane_strict
     FROM jobqueue_jobs AS other
     WHERE other.state = 'available' AND other.lane = input.name AND other.queue = :in_queue
-        AND (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
-            OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-                AND jobqueue_pauses.name = other.task OR jobqueue_pauses.kind = 'tag'
-                AND replace(other.tags, '"' || jobqueue_pauses.name || '"', '') != other.tags))
-            OR other.lane_strict = 1)
     ORDER BY other.priority, other.run_at, other.id
     LIMIT 10000 OFFSET 0
 ) AS some WHERE coalesce(CASE WHEN (CAST(some.lane_limit AS INTEGER) != some.lane_limit) THEN 0
