@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from jobqueue.text import escape_controls, escape_lines
+from jobqueue.printable_text import escape_controls, escape_lines
 
 
 class Logger(logging.LoggerAdapter[logging.Logger]):

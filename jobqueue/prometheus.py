@@ -22,10 +22,10 @@ with required("prometheus", "metrics for Prometheus need"):
 from jobqueue.doctor_findings import Finding
 from jobqueue.errors import JobQueueError
 from jobqueue.overview import recent_findings
+from jobqueue.printable_text import escape_controls
 from jobqueue.queue import JobQueue
 from jobqueue.states import FINAL, WAITING, State
 from jobqueue.store.stats import Monitor, Rows
-from jobqueue.text import escape_controls
 from jobqueue.worker.observe.histograms import BOUNDS, Histogram
 from jobqueue.worker.worker import Worker
 

@@ -12,12 +12,12 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.errors import InvalidOption
 from jobqueue.loggers import get_logger
+from jobqueue.printable_text import listed
 from jobqueue.records import JobFilter, JobRecord, arguments_of
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import PAGE, Jobs
 from jobqueue.store.redactions import parts_of, read_redactions, write_redactions
 from jobqueue.tasks import Registry, Task
-from jobqueue.text import listed
 
 log = get_logger("jobqueue")
 

@@ -14,13 +14,13 @@ from jobqueue.errors import InvalidArguments, InvalidOption, UnknownTask, invali
 from jobqueue.job import Job
 from jobqueue.new_jobs import conflict_of
 from jobqueue.options import OptionChanges, Options
+from jobqueue.printable_text import listed
 from jobqueue.records import JobFilter, JobRecord, Refusal
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.json_values import INTEGER_MAX, shorten
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
 from jobqueue.tasks import Call, Registry, Task
-from jobqueue.text import listed
 
 OPTION_NAMES = tuple(name for name in OptionChanges.__annotations__ if name != "backoff")
 _VALUE_LENGTH = 200  # characters of a wrong value

@@ -44,7 +44,7 @@ LAYERS: list[list[str]] = [
         "fork_guard",
         "os_signals",
         "polling",
-        "text",
+        "printable_text",
         "schedules/*",
     ],
     ["serialization/*"],

@@ -9,8 +9,8 @@ from typing import Any
 
 from jobqueue.cli.streams import STDERR
 from jobqueue.errors import ConfigurationError
+from jobqueue.printable_text import escape_controls
 from jobqueue.queue import JobQueue
-from jobqueue.text import escape_controls
 
 APP_EXAMPLE = "for example, app:jobs is `jobs = JobQueue()` in app.py"
 APP_NEEDED = (

@@ -27,12 +27,12 @@ from click.shell_completion import (
 from jobqueue.cli.context import CliContext, Command, cli_of, pass_cli
 from jobqueue.cli.streams import echo
 from jobqueue.known_names import names_of
+from jobqueue.printable_text import escape_controls
 from jobqueue.states import State
 from jobqueue.store.database import Store
 from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.store.schema import REVISION
-from jobqueue.text import escape_controls
 
 T = TypeVar("T")
 

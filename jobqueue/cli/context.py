@@ -14,6 +14,7 @@ from jobqueue.cli.streams import STDOUT, echo
 from jobqueue.config import DEFAULT_URL, Database, app_name, database
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known_names import name_of, names_of, unknown
+from jobqueue.printable_text import escape_controls, escape_json
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import ShownJobs
 from jobqueue.store.database import Store
@@ -23,7 +24,6 @@ from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.stats import Monitor
 from jobqueue.store.urls import as_text, masked, parse
 from jobqueue.tasks import Registry
-from jobqueue.text import escape_controls, escape_json
 
 ENVIRONMENT = [
     ("JOBQUEUE_URL", "Database URL: sqlite:///file.db or postgresql://user@host/name."),

@@ -25,8 +25,8 @@ from jobqueue.errors import (
     UnknownTask,
 )
 from jobqueue.logs import JsonFormatter
+from jobqueue.printable_text import escape_controls, escape_lines
 from jobqueue.store.urls import redact, secrets_of
-from jobqueue.text import escape_controls, escape_lines
 from jobqueue.wire import error_json
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130

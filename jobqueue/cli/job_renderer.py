@@ -9,9 +9,9 @@ from rich.text import Text
 
 from jobqueue.cli.tables import COLOURS, Column, put, table
 from jobqueue.display import ago, duration, took
+from jobqueue.printable_text import escape_controls, escape_json, escape_lines
 from jobqueue.records import AttemptRecord, JobRecord, counted, format_bytes, headers_of
 from jobqueue.states import State
-from jobqueue.text import escape_controls, escape_json, escape_lines
 
 LABEL_CELLS = 12
 TEXT_MAX = 100_000

@@ -18,7 +18,7 @@ from jobqueue.cli.streams import STDERR
 from jobqueue.cli.tables import console
 from jobqueue.loggers import OwnHandler, get_logger, is_default, root_handlers
 from jobqueue.logs import JsonFormatter, context_of, message_of, traceback_of
-from jobqueue.text import escape_controls, escape_lines
+from jobqueue.printable_text import escape_controls, escape_lines
 from jobqueue.worker.json_stderr import JsonStream, captured
 
 log = get_logger("jobqueue.cli")

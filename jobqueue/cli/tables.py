@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from jobqueue.cli.streams import STDERR, STDOUT
+from jobqueue.printable_text import escape_controls
 from jobqueue.states import State
-from jobqueue.text import escape_controls
 
 T = TypeVar("T")
 Cells = list[tuple[str, str]]

@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.doctor_findings import Finding, finding
 from jobqueue.errors import JobQueueError
+from jobqueue.printable_text import listed
 from jobqueue.records import counted
 from jobqueue.store import queue_health
 from jobqueue.store.database import Store
@@ -15,7 +16,6 @@ from jobqueue.store.migrate import refuse_newer
 from jobqueue.store.queue_health import Facts
 from jobqueue.store.schema import REVISION
 from jobqueue.store.urls import as_text, redact, secrets_of
-from jobqueue.text import listed
 
 
 class Diagnosis(NamedTuple):

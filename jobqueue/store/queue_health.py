@@ -13,6 +13,7 @@ from sqlalchemy import Connection, and_, func, inspect, select
 from sqlalchemy.schema import CreateIndex
 
 from jobqueue.doctor_findings import Finding, finding
+from jobqueue.printable_text import listed, span
 from jobqueue.records import counted, names_in
 from jobqueue.states import WAITING, State
 from jobqueue.store.clock import present_of
@@ -22,7 +23,6 @@ from jobqueue.store.redactions import parts_of, read_redactions
 from jobqueue.store.schedules import ScheduleTable
 from jobqueue.store.schema import jobs, metadata, queues, workers
 from jobqueue.store.sql.predicates import AVAILABLE, IS_ALIVE, in_state
-from jobqueue.text import listed, span
 
 HOUR = 3600.0
 DAY = 24 * HOUR

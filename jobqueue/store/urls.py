@@ -10,11 +10,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from jobqueue.errors import ConfigurationError
+from jobqueue.printable_text import escape_controls
 from jobqueue.store.dialects import postgres_url, sqlite_url
 from jobqueue.store.dialects.base import Backend
 from jobqueue.store.dialects.postgres import Postgres
 from jobqueue.store.dialects.sqlite import Sqlite
-from jobqueue.text import escape_controls
 
 MASK = "***"
 SECRET_KEYS = re.compile("passw|secret|token|scram_", re.IGNORECASE)

@@ -11,13 +11,13 @@ from shlex import quote
 from typing import Any
 
 from jobqueue.literal_types import WhyCode
+from jobqueue.printable_text import listed, span
 from jobqueue.records import counted
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.sql.why import COUNTED_MAX
 from jobqueue.store.why_facts import Facts
-from jobqueue.text import listed, span
 
 
 @dataclass(frozen=True, slots=True)

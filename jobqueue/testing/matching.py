@@ -6,9 +6,9 @@ from typing import Any, Generic, TypeVar
 
 from jobqueue.errors import InvalidArguments
 from jobqueue.job import Job
+from jobqueue.printable_text import listed
 from jobqueue.records import JobRecord
 from jobqueue.tasks import Task
-from jobqueue.text import listed
 
 R = TypeVar("R")
 

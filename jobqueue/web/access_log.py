@@ -5,7 +5,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobqueue.loggers import get_logger
-from jobqueue.text import escape_controls
+from jobqueue.printable_text import escape_controls
 
 log = get_logger("jobqueue.web.access")
 

@@ -25,7 +25,7 @@ from jobqueue.errors import (
     WrongState,
 )
 from jobqueue.loggers import get_logger
-from jobqueue.text import escape_json
+from jobqueue.printable_text import escape_json
 from jobqueue.wire import error_json
 
 log = get_logger("jobqueue.web")

@@ -9,9 +9,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from jobqueue.display import ago, counted_waiting, duration
+from jobqueue.printable_text import escape_json, escape_lines
 from jobqueue.records import counted, format_bytes
 from jobqueue.states import State
-from jobqueue.text import escape_json, escape_lines
 from jobqueue.web.charts import area, lines, round_top, sparkline
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -13,7 +13,7 @@ from jobqueue.store.clock import now
 from jobqueue.store.schema import attempts, audit, counters, error_counts, history, pauses, queues
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store.schema import schedules, workers
-from jobqueue.text import escape_controls
+from jobqueue.printable_text import escape_controls
 from tests.cli.conftest import Cli
 
 EVIL = "x\x1b[31m\x1b]0;t\x07\n\rforged \u202e\u200b\x9b1m\u2028y"

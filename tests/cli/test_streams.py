@@ -20,7 +20,7 @@ import pytest
 
 from jobqueue.cli.tables import Column, table
 from jobqueue.display import ago, duration
-from jobqueue.text import escape_controls, escape_json, escape_lines
+from jobqueue.printable_text import escape_controls, escape_json, escape_lines
 from tests.cli.conftest import ROOT, Cli, Process, Spawn
 
 pytestmark = pytest.mark.slow

@@ -31,11 +31,11 @@ from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.job_changes import JobChanges
 from jobqueue.known_names import unknown_in
+from jobqueue.printable_text import escape_controls, listed
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import WAITING, State
 from jobqueue.store.audit import operator
 from jobqueue.store.jobs import Jobs
-from jobqueue.text import escape_controls, listed
 from jobqueue.wire import changes
 
 FILTERS = "--state --task --queue --tag --error"

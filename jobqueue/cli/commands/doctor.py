@@ -7,8 +7,8 @@ from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import CliError
 from jobqueue.cli.streams import echo
 from jobqueue.cli.tables import console, put
+from jobqueue.printable_text import escape_controls
 from jobqueue.store.doctor import examine
-from jobqueue.text import escape_controls
 
 
 @click.command(cls=Command)

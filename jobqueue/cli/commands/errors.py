@@ -11,8 +11,8 @@ from jobqueue.cli.tables import NAME_CELLS, Column, table
 from jobqueue.display import ago, first_line
 from jobqueue.error_groups import ErrorGroup
 from jobqueue.known_names import unknown
+from jobqueue.printable_text import escape_controls
 from jobqueue.store.error_groups import GROUPS_MAX, WINDOWS, ErrorGroups
-from jobqueue.text import escape_controls
 
 COLUMNS = [
     Column[ErrorGroup]("id", lambda group: group.id),

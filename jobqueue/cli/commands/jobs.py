@@ -20,10 +20,10 @@ from jobqueue.display import ago, call_of, duration, error_of, took
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
 from jobqueue.known_names import unknown_in
+from jobqueue.printable_text import escape_controls, listed
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
 from jobqueue.store.why import explain
-from jobqueue.text import escape_controls, listed
 from jobqueue.wire import job_json, with_attempts
 
 T = TypeVar("T")

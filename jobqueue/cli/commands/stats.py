@@ -17,6 +17,7 @@ from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, console, put, table
 from jobqueue.display import ago, counted_waiting, duration
+from jobqueue.printable_text import escape_controls
 from jobqueue.queue_switches import rate_of
 from jobqueue.records import JobFilter, counted
 from jobqueue.states import State
@@ -24,7 +25,6 @@ from jobqueue.store.audit import Action, operator
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.stats import MINUTES as MINUTES_SHOWN
 from jobqueue.task_list import task_rows
-from jobqueue.text import escape_controls
 
 Row = dict[str, Any]
 

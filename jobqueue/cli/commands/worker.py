@@ -24,12 +24,12 @@ from jobqueue.errors import invalid
 from jobqueue.known_names import names_of, unknown
 from jobqueue.loggers import get_logger
 from jobqueue.os_signals import LAST_SECOND, StopSignals, leave
+from jobqueue.printable_text import listed
 from jobqueue.queue import JobQueue
 from jobqueue.records import counted
 from jobqueue.store.names import names_in_use
 from jobqueue.store.urls import masked
 from jobqueue.supervisor.channel import ControlChannel
-from jobqueue.text import listed
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 from jobqueue.worker.log_context import name_worker
 from jobqueue.worker.observe.probe_server import LOOPBACK, Probes

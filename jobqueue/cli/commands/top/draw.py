@@ -18,12 +18,12 @@ from jobqueue.display import duration
 from jobqueue.doctor_findings import Finding
 from jobqueue.error_groups import ErrorGroup
 from jobqueue.overview import HOUR, Point, Running
+from jobqueue.printable_text import escape_controls, listed
 from jobqueue.records import JobRecord, counted
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.states import State
 from jobqueue.store.job_pages import WINDOW, JobPage
 from jobqueue.store.stats import Rows
-from jobqueue.text import escape_controls, listed
 
 T = TypeVar("T")
 Row = dict[str, Any]

@@ -9,9 +9,9 @@ from jobqueue.cli.commands.top.draw import memory, wrap
 from jobqueue.cli.commands.top.views import Item, Line, Room
 from jobqueue.cli.job_renderer import render_details, title_of
 from jobqueue.display import duration
+from jobqueue.printable_text import escape_controls
 from jobqueue.records import AttemptRecord, JobRecord, counted
 from jobqueue.store.why import Explanation
-from jobqueue.text import escape_controls
 from jobqueue.timeline import Step, steps_of
 
 STEPS_FIRST, STEPS_LAST = 2, 6

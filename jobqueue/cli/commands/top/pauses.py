@@ -3,9 +3,9 @@
 from rich.text import Text
 
 from jobqueue.cli.commands.top.views import Item, Line, Room
+from jobqueue.printable_text import escape_controls
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.stats import Rows
-from jobqueue.text import escape_controls
 
 
 def pause_list(rows: Rows, room: Room, most: int | None = None) -> list[Line]:

@@ -23,7 +23,7 @@ from jobqueue.cli.commands.top.poller import Poller
 from jobqueue.cli.commands.top.verbs import Ask, Verbs, keys_of
 from jobqueue.cli.commands.top.views import HELP, TABS, Picture, Room, View, opened
 from jobqueue.display import duration
-from jobqueue.text import escape_controls
+from jobqueue.printable_text import escape_controls
 
 NOTICE_LASTS = 8.0
 """Seconds for which what was done is shown."""
