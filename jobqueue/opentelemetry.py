@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from jobqueue.extras import required
+from jobqueue.optional_dependencies import required
 
 with required("opentelemetry", "jobqueue.opentelemetry needs"):
     from opentelemetry import metrics, propagate, trace

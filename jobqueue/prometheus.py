@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobqueue.extras import required
+from jobqueue.optional_dependencies import required
 
 with required("prometheus", "metrics for Prometheus need"):
     from prometheus_client import generate_latest

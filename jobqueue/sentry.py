@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from jobqueue.extras import required
+from jobqueue.optional_dependencies import required
 
 with required("sentry", "jobqueue.sentry needs"):
     import sentry_sdk

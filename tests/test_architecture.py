@@ -22,7 +22,7 @@ Rule = Callable[[Files], list[str]]
 LAYERS: list[list[str]] = [
     [
         "errors",
-        "extras",
+        "optional_dependencies",
         "states",
         "backoff",
         "headers",

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from jobqueue.extras import required
+from jobqueue.optional_dependencies import required
 
 with required("reload", "--reload needs"):
     from watchfiles import PythonFilter, watch

@@ -1,6 +1,6 @@
 """The dashboard and the HTTP API, an extra: `create_app` returns an ASGI app, `serve` runs it."""
 
-from jobqueue.extras import required
+from jobqueue.optional_dependencies import required
 
 with required("web", "the dashboard and the HTTP API need"):
     from jobqueue.web.app import WebApp, create_app

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from jobqueue.extras import required
+from jobqueue.optional_dependencies import required
 
 with required("top", "top, but for `top --once`, needs"):
     from textual import events

@@ -1,4 +1,4 @@
-"""The extras of the package: what is said where one is needed and not installed."""
+"""Import the optional dependencies, or name the extra that installs them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _MODULES = {
     "top": ("textual",),
     "web": ("starlette", "uvicorn", "anyio", "h11", "prometheus_client", "jinja2"),
 }
-"""What each one brings."""
+"""The modules that each extra installs."""
 
 
 @contextmanager
