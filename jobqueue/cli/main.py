@@ -29,7 +29,7 @@ from jobqueue.cli.completion import answer, completion
 from jobqueue.cli.context import CliContext, Group
 from jobqueue.cli.errors import INTERRUPTED, report
 from jobqueue.os_signals import handle_to_the_end
-from jobqueue.supervisor.init import be_init
+from jobqueue.supervisor.pid_1 import run_as_pid_1
 
 
 class _Root(Group):
@@ -115,7 +115,7 @@ def main() -> None:
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
     if os.getpid() == 1:
-        be_init()
+        run_as_pid_1()
     atexit.register(streams.settle)  # First, so that it runs last.
     handle_to_the_end()
     cli.main()

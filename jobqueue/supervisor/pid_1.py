@@ -14,7 +14,7 @@ FORWARDED = frozenset(
 )
 
 
-def be_init() -> None:
+def run_as_pid_1() -> None:
     """Fork, and return in the child; this process exits with its code, or 128 + its signal.
 
     Call it before any thread is started.
