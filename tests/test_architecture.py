@@ -37,16 +37,8 @@ LAYERS: list[list[str]] = [
         "literal_types",
         "loggers",
     ]
-    + [
-        "config",
-        "key_options",
-        "paths",
-        "fork_guard",
-        "os_signals",
-        "polling",
-        "printable_text",
-        "schedules/*",
-    ],
+    + ["config", "key_options", "paths", "fork_guard", "os_signals", "polling", "printable_text"]
+    + ["schedules/*"],
     ["serialization/*"],
     ["store/schema", "store/checks", "store/column_types", "store/indexes", "store/clock"]
     + ["store/fork_safety", "store/pool", "store/postgres_session"],
@@ -56,8 +48,9 @@ LAYERS: list[list[str]] = [
     ["store/*"],
     ["tasks", "job", "enqueue_hooks", "schedules/scheduled_calls"],
     ["supervisor/*"],
-    ["worker/service", "worker/log_context", "worker/process_identity", "worker/orphan_guard"]
-    + ["worker/signal_safe_event", "worker/connections", "worker/outage", "worker/settings"],
+    ["worker/service_thread", "worker/log_context", "worker/process_identity"]
+    + ["worker/orphan_guard", "worker/signal_safe_event", "worker/connections", "worker/outage"]
+    + ["worker/settings"],
     ["worker/handler/*"],
     ["logs", "worker/json_stderr", "worker/inflight", "worker/shared_poll"]
     + ["worker/capacity", "worker/lease_state", "worker/event_dispatcher"],

@@ -43,7 +43,7 @@ from jobqueue.worker.observe.history import HistoryWriter
 from jobqueue.worker.observe.metrics import Metrics
 from jobqueue.worker.observe.reporter import Reporter
 from jobqueue.worker.outage import Outage
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.shared_poll import SharedPoll
 from jobqueue.worker.upkeep.heartbeat import Heartbeat, registration

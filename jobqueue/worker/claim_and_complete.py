@@ -5,7 +5,7 @@ import time
 from jobqueue.store.database import Store
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 YIELD_MIN = 0.0006  # seconds, at least, in which the database is left to other writers
 YIELD_SHARE = 0.15  # of the time that the transaction took

@@ -5,7 +5,7 @@ from queue import Empty, SimpleQueue
 from jobqueue.events import Event, EventStream
 from jobqueue.records import AttemptError, Claim, ExpiredJob, ReapedJob
 from jobqueue.worker.log_context import log
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 EVENTS_MAX = 10_000
 

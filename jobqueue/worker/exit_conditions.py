@@ -13,7 +13,7 @@ from jobqueue.store.maintenance import Maintenance
 from jobqueue.worker.claim.planner import ClaimPlanner
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import log
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 from jobqueue.worker.settings import WorkerSettings
 from jobqueue.worker.signal_safe_event import SignalSafeEvent
 

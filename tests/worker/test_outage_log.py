@@ -15,7 +15,7 @@ from jobqueue.errors import DatabaseReplaced
 from jobqueue.store.dialects import sqlite
 from jobqueue.worker import outage as outage_module
 from jobqueue.worker.outage import REPEAT_LOG, Outage
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 AWAY = OperationalError(None, None, Exception("connection refused"))
 

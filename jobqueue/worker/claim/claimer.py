@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.store.database import Store
 from jobqueue.worker.claim.planner import ClaimPlanner
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 
 class Claimer(Service):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from jobqueue.store.database import Store
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 
 class Completer(Service):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jobqueue.worker.execute.thread_pool import ThreadPool
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import log
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 from jobqueue.worker.settings import WorkerSettings
 
 CHECK_INTERVAL = 1.0  # seconds between two checks, at most

@@ -13,7 +13,7 @@ from jobqueue.worker.handler.outcomes import timed_out
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.isolate.pool import ProcessPool
 from jobqueue.worker.log_context import about, log
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 CHECK_INTERVAL = 0.5  # seconds, at most, between two checks
 

@@ -9,7 +9,7 @@ from jobqueue.records import lasting
 from jobqueue.worker.exit_conditions import ExitConditions
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.observe.metrics import Metrics
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 
 class Health(NamedTuple):

@@ -4,7 +4,7 @@ import time
 
 from jobqueue.store.history import Figures, History
 from jobqueue.worker.observe.metrics import StatsWindow, TaskStats
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 RECORD_INTERVAL = 60.0  # seconds
 UNWRITTEN_MAX = 1000

@@ -7,7 +7,7 @@ from jobqueue.loggers import get_logger
 from jobqueue.records import counted
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.observe.metrics import Samples, StatsWindow, Window, advise
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 report_log = get_logger("jobqueue.report")
 

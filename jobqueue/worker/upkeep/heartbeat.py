@@ -10,7 +10,7 @@ from jobqueue.store.leases import Leases
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about, log
 from jobqueue.worker.process_identity import Identity, boottime
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 from jobqueue.worker.settings import WorkerSettings
 
 CANCEL_POLL_INTERVAL = 0.5  # seconds between two reads of the cancel requests

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from jobqueue.store.notify.notifier import Subscription, Wakeup
 from jobqueue.worker.claim.planner import ClaimPlanner
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 WAIT_SLICE = 0.5  # seconds per wait
 POLL_SOON = 0.05  # seconds until the next poll while jobs come, where no wake-up can arrive

@@ -2,7 +2,7 @@
 
 from jobqueue.states import State
 from jobqueue.store.maintenance import BATCH, Maintenance
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 
 PRUNE_INTERVAL = 60.0
 COMPACTED_MANY = 1000  # compacted rows from which the next round follows at once

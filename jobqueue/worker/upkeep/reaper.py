@@ -13,7 +13,7 @@ from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.inflight import InFlight
 from jobqueue.worker.log_context import about, log
 from jobqueue.worker.process_identity import Identity, boottime, is_gone
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 REAP_INTERVAL = 1.0  # seconds between two rounds

@@ -6,7 +6,7 @@ from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.worker.event_dispatcher import EventDispatcher
 from jobqueue.worker.log_context import about, log
 from jobqueue.worker.process_identity import boottime
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 SOON = 0.01  # seconds until the next round after one that found work

@@ -14,7 +14,7 @@ from jobqueue.tasks import Registry
 from jobqueue.worker.log_context import log
 from jobqueue.worker.outage import REPEAT_LOG
 from jobqueue.worker.process_identity import boottime
-from jobqueue.worker.service import Service
+from jobqueue.worker.service_thread import Service
 from jobqueue.worker.shared_poll import SharedPoll, with_slack
 
 LOOK_INTERVAL = with_slack(1.0)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jobqueue.worker import service as service_module
-from jobqueue.worker.service import BACKOFF_MAX, Service
+from jobqueue.worker import service_thread
+from jobqueue.worker.service_thread import BACKOFF_MAX, Service
 
 
 class Counter(Service):
@@ -94,7 +94,7 @@ def test_a_round_that_raises_is_logged_once_and_tried_again(
     made: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "jobqueue")
-    monkeypatch.setattr(service_module, "BACKOFF_FIRST", 0.0001)
+    monkeypatch.setattr(service_thread, "BACKOFF_FIRST", 0.0001)
     service = made(*[ValueError(f"no {n}\nsecond line") for n in range(5)], 0)
     service.start()
     assert seen(service, 7)
@@ -135,11 +135,11 @@ def test_a_failure_that_lasts_is_logged_now_and_then(
 ) -> None:
     service = Counter(*[ValueError("no") for _ in range(1000)])
     present = itertools.count()
-    monkeypatch.setattr(service_module.time, "monotonic", lambda: next(present) * round_takes)
+    monkeypatch.setattr(service_thread.time, "monotonic", lambda: next(present) * round_takes)
     for _ in range(1000):
         service.round()
     lines = len(caplog.records)
-    assert lines == 1 + int(999 * round_takes / service_module.REPEAT_LOG)
+    assert lines == 1 + int(999 * round_takes / service_thread.REPEAT_LOG)
 
 
 @pytest.mark.parametrize(
