@@ -21,7 +21,7 @@ from jobqueue.store.job_pages import (
 )
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import jobs
-from jobqueue.store.sql.matching import id_of, matches
+from jobqueue.store.sql.job_filters import id_of, matches
 
 SCANNED_MAX = 20_000
 """Rows that are looked through before a bulk verb, where no index counts what matches."""

@@ -32,7 +32,7 @@ from jobqueue.states import FINAL, State
 from jobqueue.store.clock import INSTANT
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import jobs
-from jobqueue.store.sql.matching import id_of, matches
+from jobqueue.store.sql.job_filters import id_of, matches
 from jobqueue.store.sql.predicates import AVAILABLE, HOLDS_KEY, in_state
 
 PAGE = 50

@@ -37,7 +37,7 @@ from jobqueue.store.clock import INSTANT, now
 from jobqueue.store.counters import TransactionCounts
 from jobqueue.store.enqueue import Enqueuer
 from jobqueue.store.schema import attempts, jobs
-from jobqueue.store.sql.matching import id_of, matches
+from jobqueue.store.sql.job_filters import id_of, matches
 from jobqueue.store.sql.predicates import KEY_HELD_BY_OTHER, in_force, in_state, may
 
 PAGE = 5000
