@@ -13,8 +13,8 @@ from jobqueue.config import app_name
 from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
 from jobqueue.store.fresh_database import Databases
+from jobqueue.testing.enqueued_jobs import Enqueued
 from jobqueue.testing.inline_worker import Ran
-from jobqueue.testing.matching import Enqueued
 from jobqueue.testing.tester import QueueTester
 
 __all__ = ["Databases", "Enqueued", "QueueTester", "Ran", "app", "bind"]

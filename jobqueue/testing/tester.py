@@ -18,8 +18,8 @@ from jobqueue.store.testing import BorrowingStore, make_due, pass_time, seconds_
 from jobqueue.store.transaction_argument import SyncTransaction
 from jobqueue.store.urls import as_text
 from jobqueue.tasks import Call, Task
+from jobqueue.testing.enqueued_jobs import Enqueued, matcher
 from jobqueue.testing.inline_worker import Inline, Ran, explain
-from jobqueue.testing.matching import Enqueued, matcher
 from jobqueue.testing.workerless_jobs import ObservedNotifier, WorkerlessJobs
 
 P = ParamSpec("P")
