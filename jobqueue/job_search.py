@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from jobqueue import wire
+from jobqueue import text_parsing
 from jobqueue.records import JobFilter
 from jobqueue.store.error_groups import ErrorGroups
 from jobqueue.store.job_pages import JobPages
@@ -17,16 +17,16 @@ def filter_of(query: Mapping[str, str], names: Names, pages: JobPages) -> JobFil
 
     `q` is an id, a unique key or the beginning of a task's name; `id` has ids with commas.
     """
-    wanted = wire.a_filter(*(query.get(name) or None for name in FILTER[:4]))
+    wanted = text_parsing.a_filter(*(query.get(name) or None for name in FILTER[:4]))
     if query.get("error"):
         wanted = replace(wanted, error=ErrorGroups(pages.store).resolve(query["error"]))
     text = query.get("q", "").strip()
     if text.isascii() and text.isdigit():
-        wanted = replace(wanted, ids=(wire.job_id(text),))
+        wanted = replace(wanted, ids=(text_parsing.job_id(text),))
     elif text:
         held = pages.with_key(text)
         begin = tuple(sorted(name for name in names.tasks if name.startswith(text)))
         wanted = replace(wanted, ids=tuple(held)) if held else replace(wanted, tasks=begin)
     if query.get("id"):
-        wanted = replace(wanted, ids=wire.job_ids(tuple(query["id"].split(","))))
+        wanted = replace(wanted, ids=text_parsing.job_ids(tuple(query["id"].split(","))))
     return wanted

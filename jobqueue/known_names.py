@@ -9,7 +9,7 @@ from jobqueue.records import JobFilter
 from jobqueue.store.database import Store
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.tasks import Registry
-from jobqueue.wire import did_you_mean
+from jobqueue.text_parsing import did_you_mean
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
 

@@ -65,7 +65,7 @@ LAYERS: list[list[str]] = [
     ["worker/__init__", "worker/assembly", "worker/shutdown", "worker/worker"],
     ["queue", "job_verbs", "bulk_verbs", "redaction", "database_binding", "wire", "display"]
     + ["known_names", "__init__", "schedules/api", "overview", "timeline", "job_search"]
-    + ["task_list"],
+    + ["task_list", "text_parsing"],
     ["alembic", "handler_spans", "opentelemetry", "prometheus", "sentry", "web/*"],
     ["cli/*"],
     ["testing/*", "cli/demo/*"],

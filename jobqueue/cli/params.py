@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from jobqueue import wire
+from jobqueue import text_parsing
 from jobqueue.cli import completion
 from jobqueue.errors import InvalidOption, invalid
 from jobqueue.states import State
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 LIMIT_MAX = 1_000_000_000
 _DECIMAL = re.compile(r"[+-]?(\d{1,15}(\.\d{0,15})?|\.\d{1,15})", re.ASCII)
 
-whole = wire.whole
+whole = text_parsing.whole
 
 
 def option(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from jobqueue import bulk_verbs, wire
+from jobqueue import bulk_verbs, text_parsing
 from jobqueue.bulk_verbs import (
     CANCEL,
     DELETE,
@@ -66,7 +66,7 @@ def _command(verb: Verb, help_: str) -> click.Command:
         succeeded: bool = False,
         **filters: str | None,
     ) -> None:
-        wanted = wire.a_filter(**filters, error=cli.error(error))
+        wanted = text_parsing.a_filter(**filters, error=cli.error(error))
         chosen = Choice.of(verb, ids, wanted, FILTERS, everything=everything)
         acts = RETRY_ALL if succeeded else verb
         left_out = 0
@@ -113,7 +113,7 @@ class Choice(NamedTuple):
         cls, verb: Verb, ids: tuple[str, ...], wanted: JobFilter, filters: str, *, everything: bool
     ) -> "Choice":
         """Take exactly one of ids, a filter and --all. Raises InvalidOption."""
-        named = wire.job_ids(ids)
+        named = text_parsing.job_ids(ids)
         if sum((bool(named), wanted != JobFilter(), everything)) != 1:
             raise InvalidOption(
                 f"{verb.name}: give ids, or a filter ({filters}), or --all: one of the three",
@@ -295,7 +295,9 @@ def update(
     """
     given = {"priority": priority, "queue": to_queue, "at": at, "tags": tags or None}
     verb = updating(JobChanges.of(given))
-    chosen = Choice.of(verb, ids, wire.a_filter(**filters), UPDATE_FILTERS, everything=everything)
+    chosen = Choice.of(
+        verb, ids, text_parsing.a_filter(**filters), UPDATE_FILTERS, everything=everything
+    )
     perform(cli, verb, chosen, safety)
 
 

@@ -21,7 +21,8 @@ from jobqueue.printable_text import listed
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
-from jobqueue.wire import did_you_mean, find_task, job_json, make_call, with_attempts
+from jobqueue.text_parsing import did_you_mean
+from jobqueue.wire import find_task, job_json, make_call, with_attempts
 from jobqueue.worker.execute.exec_task import EXEC as EXEC_TASK
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 

@@ -2,7 +2,7 @@
 
 import click
 
-from jobqueue import options, wire
+from jobqueue import options, text_parsing
 from jobqueue.cli import completion
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import option, whole_option
@@ -50,7 +50,7 @@ def errors(cli: CliContext, since: str, task: str | None, limit: int | str) -> N
       jobqueue retry --error ID --dry-run
     """  # noqa: D301 - of click.
     most = options.whole(limit, "limit", 0, GROUPS_MAX)
-    named = wire.a_filter(task=task).task
+    named = text_parsing.a_filter(task=task).task
     found = ErrorGroups(cli.store).find(since, named, most or GROUPS_MAX)
     if cli.json:
         cli.print_json([group.to_json() for group in found])

@@ -8,7 +8,7 @@ from typing import TypeVar
 import click
 from rich.text import Text
 
-from jobqueue import options, wire
+from jobqueue import options, text_parsing
 from jobqueue.cli import params
 from jobqueue.cli.context import CliContext, Command, pass_cli, to_json
 from jobqueue.cli.errors import CliError
@@ -78,7 +78,7 @@ def list_(
     cli: CliContext, /, *, error: str | None, limit: int | str, **filters: str | None
 ) -> None:
     """List jobs, newest first."""
-    wanted = wire.a_filter(**filters, error=cli.error(error))
+    wanted = text_parsing.a_filter(**filters, error=cli.error(error))
     most = options.whole(limit, "limit", 0, params.LIMIT_MAX)
     found = cli.jobs.find(wanted, most or None)
     first = next(found, None)
@@ -131,7 +131,7 @@ def show(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the cont
 
     Arguments, state, every attempt with its times, traceback, result, progress.
     """
-    id_ = wire.job_id(id)
+    id_ = text_parsing.job_id(id)
     job = _there(cli, id_, cli.jobs.get(id_))
     if cli.json:
         cli.print_json(with_attempts(cli.jobs, job))
@@ -160,7 +160,7 @@ def why(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the contr
 
     One sentence, by the conditions of the claim: not due, paused, limited, behind others, …
     """
-    id_ = wire.job_id(id)
+    id_ = text_parsing.job_id(id)
     found = _there(cli, id_, explain(cli.jobs, id_))
     said = (f"job {id_}: {found.sentence}", f"to do: {found.advice}")
     cli.answer(found.to_json(), *map(escape_controls, said))
@@ -175,7 +175,7 @@ def wait(cli: CliContext, ids: tuple[str, ...], timeout: str | None) -> None:
 
     Exits with 0 if all succeeded, with 1 if one did not.
     """
-    wanted = wire.job_ids(ids)
+    wanted = text_parsing.job_ids(ids)
     limit = None if timeout is None else options.seconds(timeout, "timeout")
     missing = sorted(set(wanted) - cli.jobs.states(wanted).keys())
     if missing:

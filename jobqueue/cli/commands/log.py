@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from jobqueue import options, wire
+from jobqueue import options, text_parsing
 from jobqueue.cli import params
 from jobqueue.cli.commands.stats import show
 from jobqueue.cli.context import CliContext, Command, pass_cli
@@ -39,7 +39,7 @@ def log(cli: CliContext, since: str | None, limit: int | str) -> None:
     many. Kept for 90 days.
     """
     most = options.whole(limit, "limit", 0, params.LIMIT_MAX)
-    rows = Audit(cli.store).find(most or None, wire.since(since))
+    rows = Audit(cli.store).find(most or None, text_parsing.since(since))
     show(cli, rows, LOG, "no operator has changed anything" + (" since then" if since else " yet"))
 
 
@@ -52,6 +52,6 @@ def undo(cli: CliContext, id_: str) -> None:
     ID is its number in jobqueue log. A pause, a resume, a limit, a rate, fair shares, a change of a
     schedule, or a move of jobs to another queue or priority: not if that was changed since.
     """
-    said = Undo(cli.store).undo(wire.action_id(id_), operator(), lambda _verb: None)
+    said = Undo(cli.store).undo(text_parsing.action_id(id_), operator(), lambda _verb: None)
     cli.wake_workers()
     cli.answer({"changed": 1, "undone": said}, f"undone: {said}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jobqueue import wire
+from jobqueue import text_parsing
 from jobqueue.queue import JobQueue
 from jobqueue.store.audit import Audit
 from jobqueue.store.doctor import examine
@@ -72,7 +72,7 @@ class FigureOperations(Operations):
     )
     def _list_errors(self, asked: Asked) -> Any:
         since, task, limit = ERRORS
-        of_task = wire.a_filter(task=asked.given.get(task.name)).task
+        of_task = text_parsing.a_filter(task=asked.given.get(task.name)).task
         window = asked.given.get(since.name, since.schema["default"])
         groups = ErrorGroups(self._store).find(window, of_task, asked.whole(limit))
         return [group.to_json() for group in groups]
@@ -94,7 +94,7 @@ class FigureOperations(Operations):
         parameters=(SINCE, LIMIT, BEFORE),
     )
     def _list_actions(self, asked: Asked) -> Any:
-        since, limit = wire.since(asked.given.get(SINCE.name)), asked.whole(LIMIT)
+        since, limit = text_parsing.since(asked.given.get(SINCE.name)), asked.whole(LIMIT)
         found = Audit(self._store).find(limit + 1, since, asked.whole(BEFORE))
         rows = found[:limit]
         more = len(found) > limit

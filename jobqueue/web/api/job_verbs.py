@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from jobqueue import options, wire
+from jobqueue import options, text_parsing
 from jobqueue.bulk_verbs import (
     CANCEL,
     DELETE,
@@ -29,6 +29,7 @@ from jobqueue.redaction import ShownJobs
 from jobqueue.store.job_pages import JobPages
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names
+from jobqueue.text_parsing import not_one
 from jobqueue.web.api.jobs import notice, searched
 from jobqueue.web.api.operation import Asked, Operation
 from jobqueue.web.api.schemas import (
@@ -43,7 +44,7 @@ from jobqueue.web.api.schemas import (
 )
 from jobqueue.web.requests import object_of
 from jobqueue.web.responses import HTTPError, json_response
-from jobqueue.wire import changes, not_one
+from jobqueue.wire import changes
 
 IDS_MAX = 10_000
 ASK = '{"succeeded": true}'
@@ -119,7 +120,7 @@ class JobVerbs:
 
     def _change_one(self, name: str, asked: Asked) -> dict[str, Any]:
         """Change a job. One that needs no change is right, one in another state a conflict."""
-        id_ = wire.job_id(asked.given["id"])
+        id_ = text_parsing.job_id(asked.given["id"])
         given = object_of(asked.body, *MORE.get(name, {})) if name == "retry" else {}
         new = object_of(asked.body, *JobChanges._fields) if name == "update" else {}
         verb, wanted = _verb(name, given, new), JobFilter(ids=(id_,))

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from jobqueue import options, wire
+from jobqueue import options, text_parsing
 from jobqueue.errors import JobNotFound, JobQueueError, invalid
 from jobqueue.job import Job
 from jobqueue.job_search import filter_of
@@ -146,7 +146,7 @@ class JobOperations(Operations):
             if not value:
                 raise invalid(name, "it is empty", value)
         wanted = searched(given, self._names, self._pages)
-        return replace(wanted, since=wire.since(given.get(SINCE.name)))
+        return replace(wanted, since=text_parsing.since(given.get(SINCE.name)))
 
     async def _array(self, found: Iterator[JobRecord]) -> AsyncIterator[bytes]:
         """Yield a JSON array, one page of jobs after the other."""
@@ -173,7 +173,7 @@ class JobOperations(Operations):
     )
     async def _get_job(self, asked: Asked) -> dict[str, Any]:
         """Answer with a job and its attempts; `?wait=10` first waits up to 10 s for its end."""
-        id_, wait = wire.job_id(asked.given["id"]), asked.given.get("wait")
+        id_, wait = text_parsing.job_id(asked.given["id"]), asked.given.get("wait")
         limit = 0.0 if wait is None else options.seconds(wait, "wait", most=WAIT_MAX)
         record = await self._reads(self._get, id_)
         if limit and record.state not in FINAL:
@@ -198,7 +198,7 @@ class JobOperations(Operations):
         refusals=(404,),
     )
     def _explain_job(self, asked: Asked) -> dict[str, Any]:
-        id_ = wire.job_id(asked.given["id"])
+        id_ = text_parsing.job_id(asked.given["id"])
         return _there(id_, explain(self._jobs, id_)).to_json()
 
     def _get(self, id_: int) -> JobRecord:

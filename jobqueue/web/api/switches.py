@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from jobqueue import options, wire
+from jobqueue import options, text_parsing
 from jobqueue.bulk_verbs import DryRun
 from jobqueue.errors import invalid
 from jobqueue.known_names import known_name
@@ -141,7 +141,7 @@ class SwitchOperations(Operations):
     def _undo_action(self, asked: Asked) -> dict[str, Any]:
         """Take an action back; who may undo has to have the right to the verb that does it."""
         rights: Rights = asked.request.scope["jobqueue.rights"]
-        said = self._undo(wire.action_id(asked.given["id"]), asked.by, rights.require)
+        said = self._undo(text_parsing.action_id(asked.given["id"]), asked.by, rights.require)
         return self._changed() | {"undone": said}
 
     def _named(self, asked: Asked, kind: str) -> str:

@@ -5,7 +5,7 @@ import keyword
 import shlex
 from typing import Any, NamedTuple
 
-from jobqueue import wire
+from jobqueue import text_parsing, wire
 from jobqueue.errors import JobNotFound
 from jobqueue.options import Options
 from jobqueue.queue import JobQueue
@@ -38,7 +38,7 @@ class Value(NamedTuple):
 
 def job_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show all that is known of one job. Raises JobNotFound."""
-    id_ = wire.job_id(query["id"])
+    id_ = text_parsing.job_id(query["id"])
     jobs = ShownJobs(queue.store, queue.registry)
     job, why = jobs.get(id_), explain(jobs, id_)
     if job is None or why is None:

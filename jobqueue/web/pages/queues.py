@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from jobqueue import options, wire
+from jobqueue import options, text_parsing
 from jobqueue.errors import JobNotFound, invalid
 from jobqueue.known_names import all_names, known_name
 from jobqueue.overview import HOUR, paused_by, queue_rows
@@ -59,7 +59,7 @@ def purge_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
 def limit(queue: JobQueue, form: Query, actor: str) -> Done:
     """Set how many of its jobs may run at once; an empty field takes the limit back."""
     name, text = _known(queue, form), form.get("limit", "").strip()
-    most = check_limit(wire.whole(text)) if text else None
+    most = check_limit(text_parsing.whole(text)) if text else None
     QueueControl(queue.store, actor).limit(name, most)
     queue.wake_workers()
     said = "has no limit" if most is None else f"runs at most {counted(most, 'job')} at once"
@@ -72,7 +72,7 @@ def rate(queue: JobQueue, form: Query, actor: str) -> Done:
     text, burst = form.get("rate", "").strip(), form.get("burst", "").strip()
     if burst and not text:
         raise invalid("burst", "there is no rate to run ahead of")
-    new = Rate.of(text, wire.whole(burst) if burst else None) if text else None
+    new = Rate.of(text, text_parsing.whole(burst) if burst else None) if text else None
     QueueControl(queue.store, actor).rate(name, new)
     queue.wake_workers()
     return Done(f"Queue {name} {f'starts {new}' if new else 'has no rate'}.")

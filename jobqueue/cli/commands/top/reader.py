@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from jobqueue import overview, wire
+from jobqueue import overview, text_parsing
 from jobqueue.cli.commands.top import draw, job
 from jobqueue.cli.commands.top.views import Kind, Picture, View, query_of
 from jobqueue.doctor_findings import Finding
@@ -92,7 +92,7 @@ class Reader:
         return partial(draw.schedule_list, ScheduleTable(self._store).find())
 
     def _job(self, name: str) -> Picture:
-        id_ = wire.job_id(name)
+        id_ = text_parsing.job_id(name)
         found, why = self._jobs.get(id_), explain(self._jobs, id_)
         if found is None or why is None:
             raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)

@@ -1,0 +1,105 @@
+"""Parse what users write on a command line or in a URL: ids, states, instants, filters of jobs."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime, timedelta
+
+from jobqueue import options
+from jobqueue.errors import InvalidOption, invalid
+from jobqueue.records import JobFilter
+from jobqueue.serialization.json_values import INTEGER_MAX
+from jobqueue.states import State
+
+_DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
+
+
+def job_id(text: str) -> int:
+    """Parse a job's id; raise InvalidOption."""
+    if not _DIGITS.fullmatch(text) or int(text) == 0:
+        raise invalid(
+            "id", f"{text[:40]!r} is not a job's id; ids are whole numbers from 1, such as 42", text
+        )
+    if int(text) > INTEGER_MAX:
+        raise invalid("id", f"{text} is beyond 63 bits", text)
+    return int(text)
+
+
+def job_ids(texts: tuple[str, ...]) -> tuple[int, ...]:
+    """Parse ids, in the order given, without duplicates."""
+    return tuple(dict.fromkeys(map(job_id, texts)))
+
+
+def action_id(text: str) -> int:
+    """Parse the id of an action in the log; raise InvalidOption."""
+    return options.whole(whole(text), "id", 1, INTEGER_MAX)
+
+
+def whole(text: str) -> int | str:
+    """Parse an integer; return any other text unchanged, for the range check to report."""
+    return int(text) if _NUMBER.fullmatch(text) else text
+
+
+def state(text: str | None) -> State | None:
+    """Parse a state; raise InvalidOption."""
+    if text is None:
+        return None
+    try:
+        return State(text)
+    except ValueError:
+        raise invalid(
+            "state",
+            f"{text[:40]!r} is none of {', '.join(State)}{did_you_mean(text.lower(), list(State))}",
+            text,
+        ) from None
+
+
+def since(text: str | None) -> datetime | None:
+    """Parse an instant, or a duration before now such as `2h`."""
+    if text is None:
+        return None
+    if text[:1].isdigit() and "-" not in text:
+        return datetime.now(UTC) - timedelta(seconds=options.seconds(text, "since"))
+    try:
+        return options.instant(text, "since")
+    except InvalidOption as error:
+        said = f"{error}, or a time before now such as 2h"
+        raise InvalidOption(said, field="since", value=text) from None
+
+
+def a_filter(
+    state_name: str | None = None,
+    task: str | None = None,
+    queue: str | None = None,
+    tag: str | None = None,
+    since_text: str | None = None,
+    *,
+    error: str | None = None,
+) -> JobFilter:
+    """Build a filter from its options; raise InvalidOption. `error` is a signature."""
+    return JobFilter(
+        state=state(state_name),
+        task=None if task is None else options.name(task, "task"),
+        queue=None
+        if queue is None
+        else options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX),
+        tag=None if tag is None else options.name(tag, "tag", longest=63),
+        since=since(since_text),
+        error=error,
+    )
+
+
+# What errors say of a word that is not known
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean a or b?`, or an empty text without a similar name."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def not_one(word: str, of: str, known: Collection[str]) -> str:
+    """Return that a word is none of those that are known, for a message."""
+    there = f"there are {', '.join(known)}" if known else "there are none here"
+    return f"{word[:40]!r} is not {of}; {there}{did_you_mean(word, known)}"
