@@ -7,10 +7,10 @@ from typing import Any
 
 from jobqueue.cli.params import clean
 from jobqueue.errors import InvalidArguments
+from jobqueue.json_forms import make_call
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.tasks import Call, Task
-from jobqueue.wire import make_call
 
 
 @dataclass

@@ -24,10 +24,10 @@ from jobqueue.errors import (
     SchemaOutdated,
     UnknownTask,
 )
+from jobqueue.json_forms import error_json
 from jobqueue.logs import JsonFormatter
 from jobqueue.printable_text import escape_controls, escape_lines
 from jobqueue.store.urls import redact, secrets_of
-from jobqueue.wire import error_json
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 

@@ -10,6 +10,7 @@ from jobqueue import options as option_rules
 from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.errors import Duration
 from jobqueue.job import Job
+from jobqueue.json_forms import find_task
 from jobqueue.literal_types import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
 from jobqueue.redaction import Declarations
@@ -22,7 +23,6 @@ from jobqueue.store.jobs import Jobs
 from jobqueue.store.notify.notifier import Notifier
 from jobqueue.store.schedules import ScheduleTable, not_found
 from jobqueue.tasks import Call, Registry, Task
-from jobqueue.wire import find_task
 
 DAY = 86_400.0
 PREVIEW_MAX = 10 * 366 * DAY

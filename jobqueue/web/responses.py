@@ -24,9 +24,9 @@ from jobqueue.errors import (
     UnknownTask,
     WrongState,
 )
+from jobqueue.json_forms import error_json
 from jobqueue.loggers import get_logger
 from jobqueue.printable_text import escape_json
-from jobqueue.wire import error_json
 
 log = get_logger("jobqueue.web")
 

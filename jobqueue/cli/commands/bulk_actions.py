@@ -30,13 +30,13 @@ from jobqueue.cli.params import F, flag
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.job_changes import JobChanges
+from jobqueue.json_forms import changes
 from jobqueue.known_names import unknown_in
 from jobqueue.printable_text import escape_controls, listed
 from jobqueue.records import JobFilter, Refusal, counted
 from jobqueue.states import WAITING, State
 from jobqueue.store.audit import operator
 from jobqueue.store.jobs import Jobs
-from jobqueue.wire import changes
 
 FILTERS = "--state --task --queue --tag --error"
 UPDATE_FILTERS = "--state --task --in-queue --with-tag"

@@ -16,13 +16,13 @@ from jobqueue.cli.errors import CliError
 from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidArguments, InvalidOption, SchemaOutdated, invalid
+from jobqueue.json_forms import find_task, job_json, make_call, with_attempts
 from jobqueue.known_names import names_of
 from jobqueue.printable_text import listed
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
 from jobqueue.text_parsing import did_you_mean
-from jobqueue.wire import find_task, job_json, make_call, with_attempts
 from jobqueue.worker.execute.exec_task import EXEC as EXEC_TASK
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 

@@ -19,12 +19,12 @@ from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, Table, console, put
 from jobqueue.display import ago, call_of, duration, error_of, took
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
+from jobqueue.json_forms import job_json, with_attempts
 from jobqueue.known_names import unknown_in
 from jobqueue.printable_text import escape_controls, listed
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.states import State
 from jobqueue.store.why import explain
-from jobqueue.wire import job_json, with_attempts
 
 T = TypeVar("T")
 

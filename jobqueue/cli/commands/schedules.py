@@ -15,12 +15,12 @@ from jobqueue.cli.streams import echo
 from jobqueue.cli.tables import Column, table
 from jobqueue.display import ago
 from jobqueue.errors import invalid
+from jobqueue.json_forms import job_json
 from jobqueue.schedules.api import Schedules
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS, ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing, cron, every
 from jobqueue.store.audit import operator
 from jobqueue.tasks import Registry
-from jobqueue.wire import job_json
 
 DAYS_MAX = 3660
 PAGE = 1000

@@ -23,6 +23,7 @@ from jobqueue.bulk_verbs import (
 )
 from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
+from jobqueue.json_forms import changes
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter
 from jobqueue.redaction import ShownJobs
@@ -44,7 +45,6 @@ from jobqueue.web.api.schemas import (
 )
 from jobqueue.web.requests import object_of
 from jobqueue.web.responses import HTTPError, json_response
-from jobqueue.wire import changes
 
 IDS_MAX = 10_000
 ASK = '{"succeeded": true}'

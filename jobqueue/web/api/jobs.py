@@ -14,6 +14,7 @@ from jobqueue import options, text_parsing
 from jobqueue.errors import JobNotFound, JobQueueError, invalid
 from jobqueue.job import Job
 from jobqueue.job_search import filter_of
+from jobqueue.json_forms import job_json, with_attempts
 from jobqueue.known_names import unknown_in
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter, JobRecord
@@ -28,7 +29,6 @@ from jobqueue.web.api.schemas import JOB_ID, NUMBER, TEXT, array, one_of, ref
 from jobqueue.web.concurrency import JobWaiter, Threads
 from jobqueue.web.requests import BATCH_BYTES_MAX, calls_of
 from jobqueue.web.responses import JSON, json_response, to_bytes
-from jobqueue.wire import job_json, with_attempts
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from jobqueue import options
 from jobqueue.errors import invalid
 from jobqueue.job import Job
+from jobqueue.json_forms import call_of_line
 from jobqueue.redaction import Redaction
 from jobqueue.schedules.api import DAY, PREVIEW_MAX, Schedules
 from jobqueue.schedules.definition import ScheduleRecord
@@ -20,7 +21,6 @@ from jobqueue.web.api.operation import Asked, Operations, Parameter, Work, get, 
 from jobqueue.web.api.schemas import FLAG, TEXT, a_body, array, ref
 from jobqueue.web.requests import object_of, required
 from jobqueue.web.responses import json_response
-from jobqueue.wire import call_of_line
 
 DAYS = Parameter(
     "days",

@@ -5,7 +5,7 @@ import keyword
 import shlex
 from typing import Any, NamedTuple
 
-from jobqueue import text_parsing, wire
+from jobqueue import json_forms, text_parsing
 from jobqueue.errors import JobNotFound
 from jobqueue.options import Options
 from jobqueue.queue import JobQueue
@@ -87,7 +87,7 @@ def _depth(tree: Any) -> int:
 
 def _call(job: JobRecord) -> tuple[list[Any], dict[str, Any]] | None:
     """Return a job's arguments; None where plain SQL has written something else."""
-    found = wire.job_json(job)
+    found = json_forms.job_json(job)
     if found["args"] is None or found["kwargs"] is None:
         return None
     return found["args"], found["kwargs"]
