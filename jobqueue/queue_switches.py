@@ -6,12 +6,13 @@ from typing import Any, NamedTuple, Self
 
 from jobqueue import options
 from jobqueue.errors import InvalidOption, invalid
+from jobqueue.records import in_largest_unit
 
 COUNT_MAX = options.RUNNING_MAX
 PERIOD_LEAST, PERIOD_MAX = 0.001, 366 * 86_400.0
 _UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 _BURST = ", burst "
-_FORM = "write 100/minute, 5/30s; second, minute, hour and day are units"
+_FORM = "write 100/minute, 5/30s or 10/5m; second, minute, hour and day are units"
 
 
 class Queue(str):
@@ -50,8 +51,7 @@ class Rate(NamedTuple):
     def to_text(self) -> str:
         """Return the text that `of` parses, without the burst."""
         unit = next((name for name, seconds in _UNITS.items() if seconds == self.period), None)
-        seconds = repr(float(self.period)).removesuffix(".0")  # All digits: it is read again.
-        return f"{self.starts}/{unit or f'{seconds}s'}"
+        return f"{self.starts}/{unit or in_largest_unit(self.period)}"
 
     def __str__(self) -> str:
         return self.to_text() + (f"{_BURST}{self.burst}" if self.burst else "")

@@ -346,6 +346,14 @@ def lasting(seconds: float) -> str:
     return f"{number.rstrip('0').rstrip('.')} {unit}"
 
 
+def in_largest_unit(seconds: float) -> str:
+    """A time in the largest unit that divides it, as options take it: `5m`, `90s`, `0.5s`."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds % size == 0:
+            return f"{int(seconds // size)}{unit}"
+    return repr(float(seconds)).removesuffix(".0") + "s"  # All digits: it is read again.
+
+
 def format_bytes(count: int) -> str:
     """A number of bytes for people: `1.9 GB`."""
     power = min(4, max(0, (len(str(count)) - 1) // 3))

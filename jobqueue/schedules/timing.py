@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from jobqueue.errors import InvalidOption, invalid
-from jobqueue.records import counted, lasting
+from jobqueue.records import counted, in_largest_unit, lasting
 
 LENGTH_MAX = 100
 FIELDS = 5
@@ -116,9 +116,7 @@ class Every:
     @property
     def text(self) -> str:
         """The interval with the largest unit that fits: `5m`, `90s`, `2d`."""
-        units = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-        size, unit = next(pair for pair in units if self.seconds % pair[0] == 0)
-        return f"{self.seconds // size}{unit}"
+        return in_largest_unit(self.seconds)
 
     def after(self, instant: datetime) -> Iterator[datetime]:
         """Yield the runs later than an instant, in UTC."""

@@ -138,6 +138,11 @@ def test_a_purge_deletes_what_waits_and_nothing_else(jobs: JobQueue, control: Qu
         ("10/1m", (10, 60.0), "10/minute"),
         ("1/500ms", (1, 0.5), "1/0.5s"),
         ("3/h", (3, 3600.0), "3/hour"),
+        ("10/5m", (10, 300.0), "10/5m"),
+        ("10/120", (10, 120.0), "10/2m"),
+        ("8/6h", (8, 21_600.0), "8/6h"),
+        ("8/48h", (8, 172_800.0), "8/2d"),
+        ("8/300.5s", (8, 300.5), "8/300.5s"),
     ],
 )
 def test_a_rate_is_a_number_per_unit_or_per_duration(
