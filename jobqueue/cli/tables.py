@@ -68,6 +68,8 @@ class Column(Generic[T]):
     """Columns of a greater rank are left out first where there is no room; 0 always stays."""
     least: int | None = None
     """The column may be shortened to this many cells; None: never."""
+    in_middle: bool = False
+    """It is shortened in its middle: names that begin alike often differ at their ends."""
     right: bool = False
     style: Callable[[T], str] | str = ""
 
@@ -125,7 +127,8 @@ class Table(Generic[T]):
         for column in self._columns:
             style = column.style if isinstance(column.style, str) else column.style(row)
             limit = self._widths[column.title] if column.least is not None else UNLIMITED
-            cells.append((cut(_cell(column, row), limit, self._screen), style))
+            shorten = cut_in_middle if column.in_middle else cut
+            cells.append((shorten(_cell(column, row), limit, self._screen), style))
         return self._joined(cells)
 
     def _joined(self, cells: Cells) -> Cells:
@@ -185,3 +188,11 @@ def cut(text: str, width: int, screen: Console) -> str:
         return text
     dots = "…" if screen.encoding.startswith("utf") else ".."
     return set_cell_size(text, max(0, width - len(dots))).rstrip() + dots
+
+
+def cut_in_middle(text: str, width: int, screen: Console) -> str:
+    """Shorten the text to at most `width` cells, and keep its end."""
+    if cell_len(text) <= width:
+        return text
+    end = set_cell_size(text[::-1], max(0, width // 2 - 1))[::-1]
+    return cut(text, width - cell_len(end), screen) + end

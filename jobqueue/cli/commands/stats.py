@@ -15,7 +15,7 @@ from jobqueue.cli.commands.bulk_actions import confirm
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo, reader_gone
-from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, console, put, table
+from jobqueue.cli.tables import COLOURS, Column, console, put, table
 from jobqueue.display import ago, counted_waiting, duration
 from jobqueue.printable_text import escape_controls
 from jobqueue.queue_switches import rate_of
@@ -59,24 +59,27 @@ def _rate(row: Row) -> str:
     return "" if rate is None else str(rate)
 
 
+QUEUE_CELLS, TASK_CELLS = 20, 28
+"""Cells of 80 of a name that stay visible: its middle is left out before the columns of figures."""
+
 PAUSED = Column[Row]("paused", lambda row: "yes" if row["paused"] else "", style="yellow")
 QUEUES = [  # An operator looks here for the limit that was just set: it is left out late.
-    _named("queue", least=NAME_CELLS),
+    _named("queue", least=QUEUE_CELLS, in_middle=True),
     _count(State.AVAILABLE, 1),
     _count(State.RUNNING, 2),
     _count(State.SCHEDULED, 7),
     _count(State.SUCCEEDED, 9),
-    _count(State.FAILED, 4),
+    _count(State.FAILED, 5),
     _count(State.CANCELLED, 10),
-    _timed("oldest_available_seconds", "oldest", 5),
+    _timed("oldest_available_seconds", "oldest", 6),
     PAUSED,
     _number("max_running", "limit", 3),
-    Column[Row]("rate", _rate, rank=6),
+    Column[Row]("rate", _rate, rank=4),
     Column[Row]("fair", lambda row: "yes" if row.get("fair") else "", rank=8),
     _number("max_pending", "bound", 11),
 ]
 TASKS = [
-    _named("task", least=NAME_CELLS),
+    _named("task", least=TASK_CELLS, in_middle=True),
     _number("waiting", rank=1),
     _count(State.SUCCEEDED, 5),
     _count(State.FAILED, 2),

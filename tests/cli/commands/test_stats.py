@@ -163,6 +163,28 @@ def test_limits_and_rates_are_shown_on_a_screen_of_80_columns(
         assert max(map(len, lines)) <= 80
 
 
+def test_a_long_name_is_cut_in_the_middle_before_a_switch_or_a_count_is_left_out(
+    cli_with_app: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = "queue-of-a-tenant-with-40-cells-abcdefgh"
+    task = "example.billing.tasks.generate_pdf_of_it"
+    for app in (cli_with_app.app, None):
+        cli_with_app.app = app
+        cli_with_app.ok("enqueue", *(["mail", "x"] if app else [task]), "--queue", queue)
+    cli_with_app.ok("queues", "limit", queue, 4)
+    cli_with_app.ok("queues", "rate", queue, "10/5m", "--burst", 3)
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("queues", "stats"):
+        head, line, *more = cli_with_app.ok(command).splitlines()
+        assert {"AVAILABLE", "RUNNING", "LIMIT", "RATE", "FAILED"} <= set(head.split())
+        assert re.match(r"queue-of-\S+…\S+abcdefgh +2 .* 4 +10/5m, burst 3", line)
+        assert max(map(len, [head, line, *more])) <= 80
+    assert {"SUCCEEDED", "FAILED", "ERRORS"} <= set(" ".join(more).split())
+    assert any(re.match(r"example\.bil\S+…\S+_pdf_of_it +1 ", line) for line in more)
+    monkeypatch.setenv("COLUMNS", "160")
+    assert queue in cli_with_app.ok("queues") and task in cli_with_app.ok("tasks")
+
+
 def test_queues_pause_and_resume(cli_with_app: Cli) -> None:
     id_ = cli_with_app.id("mail", "x")
     assert cli_with_app.ok("queues", "pause", "mail") == "mail paused\n"
