@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import textwrap
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -70,6 +71,8 @@ class Column(Generic[T]):
     """The column may be shortened to this many cells; None: never."""
     in_middle: bool = False
     """It is shortened in its middle: names that begin alike often differ at their ends."""
+    wraps: bool = False
+    """It goes on in further lines, instead of being shortened."""
     right: bool = False
     style: Callable[[T], str] | str = ""
 
@@ -113,23 +116,35 @@ class Table(Generic[T]):
     def rows(self, rows: Sequence[T]) -> None:
         """Print rows."""
         for row in rows:
-            self._print(self._line(row))
+            for line in self._lines(row):
+                self._print(line)
 
     def lines(self, rows: Sequence[T]) -> list[Text]:
         """Return the titles and the rows as texts."""
-        return [Text.assemble(*line) for line in (self._title(), *map(self._line, rows))]
+        lines = [self._title(), *(line for row in rows for line in self._lines(row))]
+        return [Text.assemble(*line) for line in lines]
 
     def _title(self) -> Cells:
         return self._joined([(column.title.upper(), "dim") for column in self._columns])
 
-    def _line(self, row: T) -> Cells:
-        cells = []
+    def _lines(self, row: T) -> list[Cells]:
+        columns = []
         for column in self._columns:
             style = column.style if isinstance(column.style, str) else column.style(row)
-            limit = self._widths[column.title] if column.least is not None else UNLIMITED
-            shorten = cut_in_middle if column.in_middle else cut
-            cells.append((shorten(_cell(column, row), limit, self._screen), style))
-        return self._joined(cells)
+            columns.append([(text, style) for text in self._texts(column, row)])
+        height = max(map(len, columns))
+        return [
+            self._joined([texts[n] if n < len(texts) else ("", "") for texts in columns])
+            for n in range(height)
+        ]
+
+    def _texts(self, column: Column[T], row: T) -> list[str]:
+        text, width = _cell(column, row), self._widths[column.title]
+        if column.least is None or cell_len(text) <= width:
+            return [text]
+        shorten = cut_in_middle if column.in_middle else cut
+        lines = textwrap.wrap(text, width) if column.wraps else [text]
+        return [shorten(line, width, self._screen) for line in lines]
 
     def _joined(self, cells: Cells) -> Cells:
         line: Cells = []

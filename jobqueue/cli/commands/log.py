@@ -23,7 +23,7 @@ LOG = [
     Column[Row]("when", lambda row: ago(datetime.fromisoformat(row["at"])), right=True),
     Column[Row]("who", lambda row: row["actor"], least=12),
     Column[Row]("did", lambda row: row["verb"]),
-    Column[Row]("target", lambda row: row["about"], least=20),
+    Column[Row]("target", lambda row: row["about"], least=20, wraps=True),
     Column[Row]("changed", lambda row: f"{row['changed']:,}", rank=1, right=True),
 ]
 

@@ -3,6 +3,10 @@
 import getpass
 import socket
 
+import pytest
+
+from jobqueue.cli.commands import queues
+
 from tests.cli.conftest import Cli
 
 ME = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -67,6 +71,26 @@ def test_an_action_is_taken_back_by_its_id(bare: Cli) -> None:
     )
     for wrong in ("0", "x", "-1"):
         assert "id" in bare.refused(2, "undo", wrong)
+
+
+def test_a_screen_of_80_columns_shows_what_was_set(
+    bare: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "operator", lambda: "ada@host")
+    queue = "queue-of-a-tenant-with-40-cells-abcdefgh"
+    bare.ok("enqueue", "add", "--queue", queue)
+    for rate, burst in (("100/minute", 20), ("1000/minute", 50)):
+        bare.ok("queues", "rate", queue, rate, "--burst", burst)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, newest, *more, _, _ = bare.ok("log").splitlines()
+    assert max(map(len, [newest, *more])) <= 80
+    assert newest.split()[2:5] == ["ada@host", "rate", "queue"]
+    column = newest.index("queue ")
+    assert {line[:column].strip() for line in more} == {""}
+    said = " ".join([newest[column:-1], *more])
+    assert said.replace(" ", "") == f"queue{queue},rate100/minute,burst20→1000/minute,burst50"
+    monkeypatch.setenv("COLUMNS", "160")
+    assert len(bare.ok("log").splitlines()) == 3
 
 
 def test_bad_limits_and_instants_are_refused(bare: Cli) -> None:
