@@ -20,7 +20,8 @@ from jobqueue.store.sql.predicates import in_force
 class QueueControl:
     """Changes the switches of queues, for the whole fleet, from the next claim on. Thread-safe.
 
-    What an `operator` does is written to the audit.
+    `limit`, `rate` and `fair` return False where the switch was so already. What an `operator`
+    changes is written to the audit.
     """
 
     def __init__(self, store: Store, operator: str | None = None) -> None:
@@ -52,21 +53,21 @@ class QueueControl:
         values = switches.changes(before) | {"declared": switches.to_text()}
         self._write(connection, name, values)
 
-    def limit(self, queue: str, most: int | None) -> None:
+    def limit(self, queue: str, most: int | None) -> bool:
         """Let at most `most` jobs of a queue run at once; None: as many as there are slots."""
-        self._operate(queue, "limit", most)
+        return self._operate(queue, "limit", most)
 
-    def rate(self, queue: str, rate: Rate | None) -> None:
+    def rate(self, queue: str, rate: Rate | None) -> bool:
         """Let jobs of a queue start at a rate; None: as soon as there are slots."""
-        self._operate(queue, "rate", rate and str(rate))
+        return self._operate(queue, "rate", rate and str(rate))
 
-    def fair(self, queue: str, *, fair: bool) -> None:
+    def fair(self, queue: str, *, fair: bool) -> bool:
         """Let the concurrency keys of a queue take turns, or not."""
-        self._operate(queue, "fair", fair)
+        return self._operate(queue, "fair", fair)
 
-    def _operate(self, queue: str, switch: str, value: Any) -> None:
+    def _operate(self, queue: str, switch: str, value: Any) -> bool:
         action = action_of(self._operator, switch, queue=queue, **{switch: value})
-        self._set(queue, switch, value, action)
+        return self._set(queue, switch, value, action)
 
     def restore(self, queue: str, switch: str, value: Any, action: Action, *, seen: Any) -> bool:
         """Set a switch to an earlier value while it is as `seen`; return False if it is not."""
@@ -89,7 +90,10 @@ class QueueControl:
         action: Action | None,
         still: Sequence[ColumnElement[bool]] = (),
     ) -> bool:
-        """Set a switch, if the row is `still` so; return whether it was. See `columns_of`."""
+        """Set a switch, if the row is `still` so; return whether that changed it.
+
+        See `columns_of` for the value.
+        """
         self._store.require_schema(beside_others=False)
         values = columns_of(switch, value)
         columns = [queues.c[name] for name in values]
@@ -98,9 +102,11 @@ class QueueControl:
         def work(connection: Connection) -> bool:
             # Insert first: if another process inserts the row meanwhile, it is read and locked.
             connection.execute(self._store.backend.insert(queues).values(name=queue))
-            old = connection.execute(there).mappings().one()
+            old = value_of(switch, dict(connection.execute(there).mappings().one()))
+            if old == value_of(switch, values):
+                return False
             if action is not None:
-                action.before = {switch: value_of(switch, dict(old))}
+                action.before = {switch: old}
             return self._write(connection, queue, values, still)
 
         return transact_audited(self._store, work, action, int)

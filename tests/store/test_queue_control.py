@@ -8,6 +8,7 @@ from sqlalchemy import select
 from jobqueue import JobQueue, State
 from jobqueue.errors import InvalidOption
 from jobqueue.queue_switches import QueueSwitches, Rate
+from jobqueue.store.audit import Audit
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import LaneKind, Parked, lanes, queues
 from jobqueue.store.stats import Monitor
@@ -97,6 +98,21 @@ def test_a_change_brings_the_lane_of_the_queue_back_at_once(
         change()
         with jobs.store.read() as connection:
             assert connection.execute(select(lanes.c.parked)).scalar_one() == Parked.NO
+
+
+def test_a_switch_that_is_so_already_is_no_change_and_no_row_of_the_audit(jobs: JobQueue) -> None:
+    control = QueueControl(jobs.store, "ada@host")
+    changes = (
+        lambda: control.limit("mail", 4),
+        lambda: control.rate("mail", Rate.of("10/5m", 3)),
+        lambda: control.fair("mail", fair=True),
+        lambda: control.limit("mail", None),
+        lambda: control.rate("mail", None),
+        lambda: control.fair("mail", fair=False),
+    )
+    assert [(change(), change()) for change in changes] == [(True, False)] * 6
+    assert [change() for change in changes[3:]] == [False] * 3
+    assert [row["verb"] for row in Audit(jobs.store).find(None)] == ["fair", "rate", "limit"] * 2
 
 
 def test_a_purge_deletes_what_waits_and_nothing_else(jobs: JobQueue, control: QueueControl) -> None:

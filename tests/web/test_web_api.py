@@ -323,6 +323,8 @@ def test_the_switches_of_a_queue_are_changed(client: Client, jobs: JobQueue) -> 
     assert post("limit", limit=4).json() == {"changed": 1}
     assert post("rate", rate="5/30s", burst=2).json() == {"changed": 1}
     assert post("fair", fair=True).json() == {"changed": 1}
+    for body in ({"limit": 4}, {"rate": "5/30s", "burst": 2}, {"fair": True}):
+        assert post(next(iter(body)), **body).json() == {"changed": 0}
     client.id(2, 3)
     (row,) = client.get("/api/queues").json()
     shown = {name: row[name] for name in ("max_running", "rate_count", "rate_period", "rate_burst")}

@@ -91,9 +91,9 @@ def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:
     """
     number = None if most == NONE else check_limit(most)
     cli.check_names("queue", [queue], force=force)
-    QueueControl(cli.store, operator()).limit(queue, number)
+    is_new = QueueControl(cli.store, operator()).limit(queue, number)
     said = "has no limit" if number is None else f"runs at most {counted(number, 'job')} at once"
-    _changed(cli, queue, said)
+    _answer(cli, queue, said, is_new=is_new)
 
 
 @queues.command(cls=Command)
@@ -112,8 +112,8 @@ def rate(cli: CliContext, queue: str, rate: str, burst: int | str | None, force:
         raise invalid("burst", "there is no rate to run ahead of", burst)
     new = None if rate == NONE else Rate.of(params.clean(rate, "rate"), burst)
     cli.check_names("queue", [queue], force=force)
-    QueueControl(cli.store, operator()).rate(queue, new)
-    _changed(cli, queue, "has no rate" if new is None else f"starts {new}")
+    is_new = QueueControl(cli.store, operator()).rate(queue, new)
+    _answer(cli, queue, "has no rate" if new is None else f"starts {new}", is_new=is_new)
 
 
 @queues.command(cls=Command)
@@ -128,13 +128,15 @@ def fair(cli: CliContext, queue: str, switch: str, force: bool) -> None:
     """
     is_on = options.one_of(switch, "fair", ("on", "off")) == "on"
     cli.check_names("queue", [queue], force=force)
-    QueueControl(cli.store, operator()).fair(queue, fair=is_on)
-    _changed(cli, queue, "is fair" if is_on else "is not fair")
+    is_new = QueueControl(cli.store, operator()).fair(queue, fair=is_on)
+    _answer(cli, queue, "is fair" if is_on else "is not fair", is_new=is_new)
 
 
-def _changed(cli: CliContext, queue: str, said: str) -> None:
-    cli.wake_workers()
-    cli.answer({"changed": 1, "queues": [queue]}, f"{queue} {said}")
+def _answer(cli: CliContext, queue: str, said: str, *, is_new: bool) -> None:
+    if is_new:
+        cli.wake_workers()
+    document = {"changed": int(is_new), "queues": [queue]}
+    cli.answer(document, f"{queue} {said}" + ("" if is_new else " already"))
 
 
 @queues.command(cls=Command)

@@ -73,17 +73,14 @@ class SwitchOperations(Operations):
 
     def _pause_or_resume(self, kind: PauseKind, verb: str, asked: Asked) -> dict[str, int]:
         name = self._named(asked, kind)
-        changed = getattr(Pauses(self._store, asked.by), verb)(kind, name)
-        self._wake_workers()
-        return {"changed": int(changed)}
+        return self._changed(getattr(Pauses(self._store, asked.by), verb)(kind, name))
 
     @_switch("limit", '`{"limit": 4}`, null takes it back', limit=or_null(WHOLE))
     def _limit_queue(self, asked: Asked) -> dict[str, int]:
         queue = self._named(asked, "queue")
         most = required(object_of(asked.body, "limit"), "limit")
         limit = None if most is None else check_limit(most)
-        QueueControl(self._store, asked.by).limit(queue, limit)
-        return self._changed()
+        return self._changed(QueueControl(self._store, asked.by).limit(queue, limit))
 
     @_switch(
         "rate",
@@ -98,19 +95,18 @@ class SwitchOperations(Operations):
         if rate is None and burst is not None:
             raise invalid("burst", "there is no rate to run ahead of")
         new = None if rate is None else Rate.of(rate, burst)
-        QueueControl(self._store, asked.by).rate(queue, new)
-        return self._changed()
+        return self._changed(QueueControl(self._store, asked.by).rate(queue, new))
 
     @_switch("fair", '`{"fair": true}`', fair=FLAG)
     def _fair_queue(self, asked: Asked) -> dict[str, int]:
         queue = self._named(asked, "queue")
         fair = options.flag(required(object_of(asked.body, "fair"), "fair"), "fair")
-        QueueControl(self._store, asked.by).fair(queue, fair=fair)
-        return self._changed()
+        return self._changed(QueueControl(self._store, asked.by).fair(queue, fair=fair))
 
-    def _changed(self) -> dict[str, int]:
-        self._wake_workers()
-        return {"changed": 1}
+    def _changed(self, is_new: bool) -> dict[str, int]:  # noqa: FBT001 - what a verb returns.
+        if is_new:
+            self._wake_workers()
+        return {"changed": int(is_new)}
 
     @post(
         "/api/queues/{name}/purge",
@@ -142,7 +138,7 @@ class SwitchOperations(Operations):
         """Take an action back; who may undo has to have the right to the verb that does it."""
         rights: Rights = asked.request.scope["jobqueue.rights"]
         said = self._undo(text_parsing.action_id(asked.given["id"]), asked.by, rights.require)
-        return self._changed() | {"undone": said}
+        return self._changed(is_new=True) | {"undone": said}
 
     def _named(self, asked: Asked, kind: str) -> str:
         """Return the name that a request is about. Raises JobNotFound if it is not known."""

@@ -60,10 +60,9 @@ def limit(queue: JobQueue, form: Query, actor: str) -> Done:
     """Set how many of its jobs may run at once; an empty field takes the limit back."""
     name, text = _known(queue, form), form.get("limit", "").strip()
     most = check_limit(text_parsing.whole(text)) if text else None
-    QueueControl(queue.store, actor).limit(name, most)
-    queue.wake_workers()
+    is_new = QueueControl(queue.store, actor).limit(name, most)
     said = "has no limit" if most is None else f"runs at most {counted(most, 'job')} at once"
-    return Done(f"Queue {name} {said}.")
+    return _done(queue, name, said, is_new=is_new)
 
 
 def rate(queue: JobQueue, form: Query, actor: str) -> Done:
@@ -73,17 +72,16 @@ def rate(queue: JobQueue, form: Query, actor: str) -> Done:
     if burst and not text:
         raise invalid("burst", "there is no rate to run ahead of")
     new = Rate.of(text, text_parsing.whole(burst) if burst else None) if text else None
-    QueueControl(queue.store, actor).rate(name, new)
-    queue.wake_workers()
-    return Done(f"Queue {name} {f'starts {new}' if new else 'has no rate'}.")
+    is_new = QueueControl(queue.store, actor).rate(name, new)
+    return _done(queue, name, f"starts {new}" if new else "has no rate", is_new=is_new)
 
 
 def fair(queue: JobQueue, form: Query, actor: str) -> Done:
     """Let its concurrency keys take turns, or not."""
     name, on = _known(queue, form), form.get("fair") == "yes"
-    QueueControl(queue.store, actor).fair(name, fair=on)
-    queue.wake_workers()
-    return Done(f"Queue {name} {'shares fairly' if on else 'takes jobs as they come'}.")
+    is_new = QueueControl(queue.store, actor).fair(name, fair=on)
+    said = "shares fairly" if on else "takes jobs as they come"
+    return _done(queue, name, said, is_new=is_new)
 
 
 def purge(queue: JobQueue, form: Query, actor: str) -> Done:
@@ -91,6 +89,12 @@ def purge(queue: JobQueue, form: Query, actor: str) -> Done:
     name = _known(queue, form)
     gone = QueueControl(queue.store, actor).purge(name)
     return Done(f"Deleted {counted(gone, 'job')} of queue {name}.", f"/queues/{name}")
+
+
+def _done(queue: JobQueue, name: str, said: str, *, is_new: bool) -> Done:
+    if is_new:
+        queue.wake_workers()
+    return Done(f"Queue {name} {said}{'' if is_new else ' already'}.")
 
 
 def _known(queue: JobQueue, query: Query) -> str:

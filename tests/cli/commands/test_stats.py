@@ -128,6 +128,13 @@ def test_queues_are_limited_and_purged(cli_with_app: Cli) -> None:
     said = cli_with_app.ok("queues", "rate", "mail", "100/minute", "--burst", 5)
     assert said == "mail starts 100/minute, burst 5\n"
     assert cli_with_app.ok("queues", "fair", "mail", "on") == "mail is fair\n"
+    for again, says in (
+        (("limit", "mail", 0), "mail runs at most 0 jobs at once already"),
+        (("rate", "mail", "100/60", "--burst", 5), "mail starts 100/minute, burst 5 already"),
+        (("fair", "mail", "on"), "mail is fair already"),
+    ):
+        assert cli_with_app.ok("queues", *again) == f"{says}\n"
+        assert cli_with_app.json("queues", *again) == {"changed": 0, "queues": ["mail"]}
     (row,) = [row for row in cli_with_app.json("queues", "list") if row["queue"] == "mail"]
     assert (row["max_running"], row["rate_count"], row["rate_period"], row["fair"]) == (
         *(0, 100, 60.0),

@@ -66,6 +66,7 @@ def test_the_switches_of_a_queue_are_set_and_taken_back(pages: Pages, jobs: JobQ
         return next(row for row in Monitor(jobs.store).bounded_queues() if row["queue"] == "mail")
 
     assert "Queue mail runs at most 4 jobs at once." in said("limit", limit="4")
+    assert "Queue mail runs at most 4 jobs at once already." in said("limit", limit="4")
     assert row()["max_running"] == 4
     assert "starts 5/30s, burst 2" in said("rate", rate="5/30s", burst="2")
     assert (row()["rate_count"], row()["rate_burst"]) == (5, 2)
