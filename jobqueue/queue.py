@@ -26,7 +26,7 @@ from jobqueue.job import Job, as_completed
 from jobqueue.job_verbs import ID_MAX, JobVerbs
 from jobqueue.literal_types import ErrorWindow, EventName, StateName, WhenFull
 from jobqueue.options import Options, TaskOptions
-from jobqueue.queue_switches import Queue, QueueSwitches
+from jobqueue.queue_switches import Queue, QueueSwitches, place_of_caller
 from jobqueue.records import JobFilter, JobRecord
 from jobqueue.schedules.api import Schedules
 from jobqueue.schedules.scheduled_calls import declaration
@@ -155,15 +155,16 @@ class JobQueue(JobVerbs):
         QueueFull. With `when_full="reject"`, and in a caller's own transaction, it raises at once.
         The bound is written when this object first enqueues or starts a worker, or within a
         caller's transaction with its first job of this queue, and then holds for every process.
-        Retries may exceed it. Raises InvalidOption.
+        Retries may exceed it. Raises InvalidOption; ConfigurationError if it is declared otherwise.
         """
         checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
         switches = QueueSwitches.of(limit, rate, burst, fair)
         bound = queue_bound(max_pending, when_full, timeout)
+        given = {"max_pending": None} if bound is None else bound._asdict()
+        self.registry.queues.declare(checked, switches, given, place_of_caller())
         if bound is not None:
             self._limits[checked] = bound
             self._jobs.limits.declare({checked: bound})
-        self.registry.queues[checked] = switches
         return Queue(checked)
 
     def _register(

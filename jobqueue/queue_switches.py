@@ -1,11 +1,12 @@
 """Switches of a queue: how many of its jobs run at once, how often they start, and fair shares."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from jobqueue import options
-from jobqueue.errors import InvalidOption, invalid
+from jobqueue.errors import ConfigurationError, InvalidOption, invalid
 from jobqueue.records import in_largest_unit
 
 COUNT_MAX = options.RUNNING_MAX
@@ -99,6 +100,44 @@ class QueueSwitches(NamedTuple):
         if changes.keys() & set(_RATE):
             changes |= {name: own[name] for name in _RATE}
         return changes
+
+
+class DeclaredQueues(dict[str, QueueSwitches]):
+    """The switches of the queues that a program declares, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given: dict[str, tuple[dict[str, Any], str]] = {}
+
+    def declare(
+        self, name: str, switches: QueueSwitches, bound: Mapping[str, Any], place: str
+    ) -> None:
+        """Add a queue; `bound` is what else was given, and only compared.
+
+        Raises ConfigurationError, with both places, if it was declared otherwise.
+        """
+        columns = switches._asdict()
+        given = {switch: value_of(switch, columns) for switch in ("limit", "rate", "fair")}
+        given |= bound
+        there = self._given.setdefault(name, (given, place))
+        differ = [key for key, value in given.items() if there[0].get(key, value) != value]
+        if differ:
+            sides = (
+                f"{', '.join(f'{key}={values[key]!r}' for key in differ)} ({where})"
+                for values, where in (there, (given, place))
+            )
+            raise ConfigurationError(
+                f"two declarations of queue {name!r} differ: {', '.join(sides)}; declare it once",
+                field="name",
+                value=name,
+            )
+        self[name] = switches
+
+
+def place_of_caller() -> str:
+    """Return `file:line` of the code that has called the function which asks."""
+    frame = sys._getframe(2)  # noqa: SLF001 - inspect.stack() reads the sources.
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 _RATE = ("rate_count", "rate_period", "rate_burst")

@@ -36,7 +36,7 @@ from jobqueue.errors import (
 from jobqueue.job import Job, Window
 from jobqueue.new_jobs import NewJob, conflict_of, extra_columns
 from jobqueue.options import OptionChanges, Options
-from jobqueue.queue_switches import QueueSwitches
+from jobqueue.queue_switches import DeclaredQueues
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.functions import wraps_coroutine
@@ -347,7 +347,7 @@ class Registry(Mapping[str, Task[..., Any]]):
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] | ChainMap[str, Task[..., Any]] = {}
-        self.queues: dict[str, QueueSwitches] = {}
+        self.queues = DeclaredQueues()
         """The queues that the app declares, by name, beside those that its tasks name."""
         self.app: str | None = None
         """`module:attribute` of the JobQueue, as given with --app or $JOBQUEUE_APP; else None."""

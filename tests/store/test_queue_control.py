@@ -1,12 +1,13 @@
 """The switches of queues: what the code declares, what operators change, and who wins."""
 
+import re
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from jobqueue import JobQueue, State
-from jobqueue.errors import InvalidOption
+from jobqueue.errors import ConfigurationError, InvalidOption
 from jobqueue.queue_switches import QueueSwitches, Rate
 from jobqueue.store.audit import Audit
 from jobqueue.store.queue_control import QueueControl
@@ -34,16 +35,20 @@ def switches(jobs: JobQueue, queue: str = "mail") -> tuple[Any, ...]:
         return tuple(connection.execute(select(*columns).where(queues.c.name == queue)).one())
 
 
-def starts(jobs: JobQueue) -> None:
-    """A worker of the app starts, which is when it writes what the app declares."""
-    with jobs.worker():
-        pass
+def starts(jobs: JobQueue, **declared: Any) -> None:
+    """A worker of a program that declares this of `mail` starts, which is when it writes that."""
+    url = jobs.store.url.render_as_string(hide_password=False)
+    with JobQueue(url) as program:
+        program.queue("mail", **declared)
+        with program.worker():
+            pass
 
 
 def test_what_the_code_declares_is_in_force_when_a_worker_starts(jobs: JobQueue) -> None:
     jobs.queue("mail", limit=4, rate="100/minute", burst=10, fair=True)
     jobs.queue("plain", max_pending=5)
-    starts(jobs)
+    with jobs.worker():
+        pass
     assert switches(jobs) == (4, 100, 60.0, 10, 1)
     assert switches(jobs, "plain") == NOTHING
     (row,) = [row for row in Monitor(jobs.store).bounded_queues() if row["queue"] == "mail"]
@@ -54,27 +59,22 @@ def test_what_the_code_declares_is_in_force_when_a_worker_starts(jobs: JobQueue)
 def test_an_operators_change_stays_until_the_code_declares_something_else(
     jobs: JobQueue, control: QueueControl
 ) -> None:
-    jobs.queue("mail", limit=4, rate="100/minute")
-    starts(jobs)
+    starts(jobs, limit=4, rate="100/minute")
     control.limit("mail", 1)
     control.rate("mail", None)
-    starts(jobs)
+    starts(jobs, limit=4, rate="100/minute")
     assert switches(jobs) == (1, None, None, None, None)
-    jobs.queue("mail", limit=4, rate="5/30s", burst=2)  # The limit is declared as before.
-    starts(jobs)
+    starts(jobs, limit=4, rate="5/30s", burst=2)  # The limit is declared as before.
     assert switches(jobs) == (1, 5, 30.0, 2, None)
-    jobs.queue("mail", limit=8, rate="5/30s", burst=2)
-    starts(jobs)
+    starts(jobs, limit=8, rate="5/30s", burst=2)
     assert switches(jobs) == (8, 5, 30.0, 2, None)
 
 
 def test_what_the_code_declares_no_more_is_taken_back(
     jobs: JobQueue, control: QueueControl
 ) -> None:
-    jobs.queue("mail", limit=4)
-    starts(jobs)
-    jobs.queue("mail", max_pending=5)
-    starts(jobs)
+    starts(jobs, limit=4)
+    starts(jobs, max_pending=5)
     assert switches(jobs) == NOTHING
     control.limit("mail", 2)  # Of a queue of which the code says nothing.
     starts(jobs)
@@ -98,6 +98,35 @@ def test_a_change_brings_the_lane_of_the_queue_back_at_once(
         change()
         with jobs.store.read() as connection:
             assert connection.execute(select(lanes.c.parked)).scalar_one() == Parked.NO
+
+
+def test_a_queue_that_is_declared_twice_is_refused_with_both_places_unless_alike(
+    jobs: JobQueue,
+) -> None:
+    jobs.queue("mail", limit=4, rate="100/minute", max_pending=9)
+    jobs.queue("mail", limit=4, rate="100/60", burst=None, max_pending=9, when_full="wait")
+    for changed, first, second in (
+        ({"limit": 8}, "limit=4", "limit=8"),
+        ({"limit": None}, "limit=4", "limit=None"),
+        ({"burst": 2}, "rate='100/minute'", "rate='100/minute, burst 2'"),
+        ({"fair": True}, "fair=False", "fair=True"),
+        ({"max_pending": None}, "max_pending=9", "max_pending=None"),
+        ({"when_full": "reject"}, "when_full='wait'", "when_full='reject'"),
+        ({"timeout": 2, "limit": 0}, "limit=4, timeout=None", "limit=0, timeout=2.0"),
+    ):
+        given = {"limit": 4, "rate": "100/minute", "max_pending": 9} | changed
+        with pytest.raises(ConfigurationError) as refused:
+            jobs.queue("mail", **given)
+        assert re.fullmatch(
+            rf"two declarations of queue 'mail' differ: {re.escape(first)} \({__file__}:\d+\), "
+            rf"{re.escape(second)} \({__file__}:\d+\); declare it once",
+            str(refused.value),
+        )
+        assert (refused.value.field, refused.value.value) == ("name", "mail")
+    with jobs.worker():
+        pass
+    assert switches(jobs) == (4, 100, 60.0, None, None)
+    jobs.queue("other", limit=8)
 
 
 def test_a_switch_that_is_so_already_is_no_change_and_no_row_of_the_audit(jobs: JobQueue) -> None:
