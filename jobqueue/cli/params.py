@@ -1,7 +1,7 @@
 """Values of the command line, and the options that filter jobs."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -92,9 +92,14 @@ def given_options(context: click.Context) -> Iterator[tuple[click.Parameter, Any
             yield parameter, context.params[name]
 
 
-def key_value(text: str, what: str) -> tuple[str, str]:
-    """Split KEY=VALUE. Raises InvalidOption."""
-    key, equals, value = clean(text, what).partition("=")
-    if not key or not equals:
-        raise invalid(what, f"{text[:40]!r} is not KEY=VALUE", text)
-    return key, value
+def key_values(texts: Sequence[str], what: str) -> dict[str, str]:
+    """Split each KEY=VALUE. Raises InvalidOption, also for a key that is given twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = clean(text, what).partition("=")
+        if not key or not equals:
+            raise invalid(what, f"{text[:40]!r} is not KEY=VALUE", text)
+        if key in found:
+            raise invalid(what, f"{key[:40]!r} is given twice", text)
+        found[key] = value
+    return found

@@ -207,7 +207,7 @@ def changes_of(given: dict[str, Any]) -> dict[str, Any]:
     if given["tags"]:
         changes["tags"] = given["tags"]
     if given["headers"]:
-        changes["headers"] = dict(params.key_value(text, "header") for text in given["headers"])
+        changes["headers"] = params.key_values(given["headers"], "header")
     if "unique_until" in changes and "unique_key" not in changes:
         raise invalid("unique_until", "it says how long a --unique-key is held, and there is none")
     return changes
@@ -314,7 +314,7 @@ def _exec_call(given: dict[str, Any]) -> Call[Any]:
     argv = [params.clean(word, "argv") for word in given["argv"]]
     if not argv[0]:
         raise invalid("argv", "the command is empty; write its name or path after --", "")
-    variables = dict(params.key_value(text, "env") for text in given["variables"])
+    variables = params.key_values(given["variables"], "env")
     named = {"env": variables, "cwd": given["cwd"] and params.clean(given["cwd"], "cwd")}
     return make_call(
         EXEC_TASK, argv, {name: value for name, value in named.items() if value}, changes_of(given)

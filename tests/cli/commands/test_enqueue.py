@@ -138,6 +138,7 @@ BAD = [
     (["add", "1", "--args", "[1]"], "--args: give it or VALUE, not both"),
     (["add", "x=1", "--kwargs", "{}"], "--kwargs: give it or KEY=VALUE, not both"),
     (["add", "x=1", "x=2"], "x: given twice"),
+    (["add", "1", "2", "--header", "a=1", "--header", "a=2"], "header: 'a' is given twice"),
     (["add", "--args", "[1, 2.5]"], "y: expected int"),
     (["add", "--args", '["1", 2]'], "x: expected int"),
 ]

@@ -461,6 +461,7 @@ def test_it_waits(it: Cli, spawn: Spawn) -> None:
         (["--", "", "-l"], "argv: the command is empty"),
         (["--env", "NAME", "--", "ls"], "'NAME' is not KEY=VALUE"),
         (["--env", "=x", "--", "ls"], "'=x' is not KEY=VALUE"),
+        (["--env", "A=1", "--env", "A=1", "--", "ls"], "env: 'A' is given twice"),
         (["ls", "-l"], "-l"),
         (["--", "ls", "\udcff"], "invalid UTF-8"),
         (["--wait-timeout", "3", "--", "ls"], "--wait"),
