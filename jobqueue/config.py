@@ -5,7 +5,7 @@ import tomllib
 from typing import Any, NamedTuple
 
 from jobqueue import options, paths
-from jobqueue.errors import ConfigurationError
+from jobqueue.errors import ConfigurationError, type_of
 
 DEFAULT_URL = "sqlite:///jobqueue.db"
 POOL_SIZE = "JOBQUEUE_POOL_SIZE"
@@ -27,7 +27,7 @@ def database(given: str | None) -> Database:
     """
     if given is not None and not isinstance(given, str):
         raise ConfigurationError(
-            f"the database URL is not text but a {type(given).__name__}; write sqlite:///app.db or "
+            f"the database URL is not text but {type_of(given)}; write sqlite:///app.db or "
             "postgresql://user@host/name, or url.render_as_string(hide_password=False)",
             field="url",
         )

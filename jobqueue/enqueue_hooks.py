@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from jobqueue.errors import ConfigurationError, InvalidArguments
+from jobqueue.errors import ConfigurationError, InvalidArguments, type_of
 from jobqueue.tasks import Call
 
 R = TypeVar("R")
@@ -26,8 +26,7 @@ def check_calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
     for place, call in enumerate(given):
         if not isinstance(call, Call):
             raise InvalidArguments(
-                f"enqueue_many: item {place} is a {type(call).__name__}, not a call; "
-                "write task.call(…)",
+                f"enqueue_many: item {place} is {type_of(call)}, not a call; write task.call(…)",
                 field=f"calls[{place}]",
                 value=call,
             )
@@ -50,7 +49,7 @@ def _ask(hook: EnqueueHook, send: Send, call: Call[Any]) -> Call[Any]:
     sent = hook(call, send)
     if not isinstance(sent, Call):
         raise ConfigurationError(
-            f"the enqueue hook {getattr(hook, '__qualname__', repr(hook))} returned a "
-            f"{type(sent).__name__}: write return send(call), or raise EnqueueRefused"
+            f"the enqueue hook {getattr(hook, '__qualname__', repr(hook))} returned "
+            f"{type_of(sent)}: write return send(call), or raise EnqueueRefused"
         )
     return sent

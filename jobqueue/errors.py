@@ -80,6 +80,14 @@ def invalid(field: str, problem: str, value: object = None) -> InvalidOption:
     return InvalidOption(f"{field}: {problem}", field=field, value=value)
 
 
+def type_of(value: object) -> str:
+    """Return the type of a value with its article, for a message: `an int`, `a str`, `None`."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
+
+
 class ScheduleNotFound(InvalidOption, LookupError):
     """No schedule has that name, or it was removed."""
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from jobqueue.errors import invalid
+from jobqueue.errors import invalid, type_of
 
 BYTES_MAX = 4096
 """Of all headers of a job, as the JSON that is stored."""
@@ -15,14 +15,12 @@ Headers = tuple[tuple[str, str], ...]
 def check_headers(value: object) -> Headers:
     """Check a mapping of texts. Raises InvalidOption."""
     if not isinstance(value, Mapping):
-        raise invalid(
-            "headers", f'a {type(value).__name__}; give a mapping like {{"tenant": "7"}}', value
-        )
+        raise invalid("headers", f'{type_of(value)}; give a mapping like {{"tenant": "7"}}', value)
     pairs = []
     for name, text in value.items():
         for part, what in ((name, "name"), (text, f"value of {str(name)[:40]!r}")):
             if not isinstance(part, str):
-                raise invalid("headers", f"the {what} is a {type(part).__name__}, not text", part)
+                raise invalid("headers", f"the {what} is {type_of(part)}, not text", part)
             if "\0" in part or any("\ud800" <= character <= "\udfff" for character in part):
                 raise invalid("headers", f"the {what} has a character that no database stores")
         if not name:

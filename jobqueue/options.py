@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, get_args
 
 from jobqueue.backoff import Backoff
-from jobqueue.errors import Duration, InvalidOption, invalid
+from jobqueue.errors import Duration, InvalidOption, invalid, type_of
 from jobqueue.headers import Headers, check_headers
 from jobqueue.key_options import check_debounce, check_due_times, check_key, check_without_key
 from jobqueue.literal_types import CatchUp, Isolation, OnConflict, Overlap, UniqueUntil
@@ -189,11 +189,11 @@ def _shown(value: object) -> str:
     if isinstance(value, timedelta):
         return lasting(value.total_seconds())
     if type(value).__repr__ is object.__repr__:
-        return f"a {type(value).__name__}"  # Its address says nothing.
+        return type_of(value)  # Its address says nothing.
     try:
         shown = repr(value)
     except Exception:  # noqa: BLE001 - a value's own repr() may raise anything.
-        shown = f"a {type(value).__name__}"
+        shown = type_of(value)
     return shown if len(shown) <= SHOWN_MAX else shown[: SHOWN_MAX - 1] + "…"
 
 

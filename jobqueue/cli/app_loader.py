@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobqueue.cli.streams import STDERR
-from jobqueue.errors import ConfigurationError
+from jobqueue.errors import ConfigurationError, type_of
 from jobqueue.printable_text import escape_controls
 from jobqueue.queue import JobQueue
 
@@ -36,9 +36,7 @@ def load(name: str) -> JobQueue:
     for part in attribute.split("."):
         found = getattr(found, part, None) if part else None
     if not isinstance(found, JobQueue):
-        what = (
-            f"is a {type(found).__name__}, not a JobQueue" if found is not None else "is not there"
-        )
+        what = f"is {type_of(found)}, not a JobQueue" if found is not None else "is not there"
         queues = [key for key, value in vars(module).items() if isinstance(value, JobQueue)]
         defined = ", ".join(queues) if queues else "no JobQueue"
         raise _error(f"app: {attribute!r} {what}; module {module_name} defines {defined}", name)

@@ -413,7 +413,7 @@ APPS = [
     ("folder/bad.py:jobs", None, "names a file; name the module as in an import: folder.bad:jobs"),
     ("bad:", "import jobqueue\n", "is not there"),
     ("bad:other", "from jobqueue import JobQueue\nhere = JobQueue()\n", "module bad defines here"),
-    ("bad:x", "x = 5\n", "'x' is a int, not a JobQueue"),
+    ("bad:x", "x = 5\n", "'x' is an int, not a JobQueue"),
     ("bad:jobs", "import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
     ("bad:jobs", "\n\n1 / 0\n", "ZeroDivisionError: division by zero ("),
     ("bad:jobs", "def f(:\n", "SyntaxError: "),

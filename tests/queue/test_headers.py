@@ -74,9 +74,9 @@ def test_later_options_replace_headers_and_a_call_adds_to_them(seen: Any) -> Non
     ("headers", "problem"),
     [
         ("a=b", "a str; give a mapping"),
-        (None, "a NoneType; give a mapping"),
-        ({"a": 1}, "the value of 'a' is a int, not text"),
-        ({1: "a"}, "the name is a int, not text"),
+        (None, "None; give a mapping"),
+        ({"a": 1}, "the value of 'a' is an int, not text"),
+        ({1: "a"}, "the name is an int, not text"),
         ({"": "a"}, "a name is empty"),
         ({"a": "\0"}, "the value of 'a' has a character that no database stores"),
         ({"\ud800": "a"}, "the name has a character that no database stores"),
@@ -160,7 +160,7 @@ def test_a_hook_that_does_not_return_a_call_is_named(jobs: JobQueue, add: Any) -
         send(call)
 
     jobs.use(enqueue=forgets)
-    with pytest.raises(ConfigurationError, match="forgets returned a NoneType: write return send"):
+    with pytest.raises(ConfigurationError, match="forgets returned None: write return send"):
         add.enqueue(1)
     assert count(jobs) == 0
 

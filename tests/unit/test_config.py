@@ -57,8 +57,8 @@ def test_an_empty_argument_is_an_error(url: str) -> None:
 
 
 def test_what_is_not_text_is_an_error() -> None:
-    for given in (5, make_url("sqlite:///x.db")):
-        with pytest.raises(ConfigurationError, match=f"not text but a {type(given).__name__}"):
+    for given, what in ((5, "an int"), (make_url("sqlite:///x.db"), "a URL")):
+        with pytest.raises(ConfigurationError, match=f"not text but {what}; write"):
             database(given).url
 
 

@@ -172,7 +172,7 @@ def test_a_delay_of_more_than_ten_years_is_refused_with_the_bound() -> None:
 
 
 def test_a_value_without_a_text_of_its_own_is_named_by_its_type() -> None:
-    assert str(refuse("queue", object())).startswith("queue: a object is not a name")
+    assert str(refuse("queue", object())).startswith("queue: an object is not a name")
 
 
 def test_no_time_is_written_with_an_exponent() -> None:

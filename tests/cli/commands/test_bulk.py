@@ -59,7 +59,7 @@ BAD_LINES = [
     ('{"task": "a", "priority": "1"}', "priority: '1' is not a whole number"),
     ('{"task": "a b"}', "is not a name"),
     ('{"task": "a", "debounce": 5}', "debounce: it needs a unique_key"),
-    ('{"task": "a", "headers": {"b": 1}}', "headers: the value of 'b' is a int, not text"),
+    ('{"task": "a", "headers": {"b": 1}}', "headers: the value of 'b' is an int, not text"),
     ('{"task": "a", "header": {"b": "1"}}', "did you mean headers?"),
     ('{"args": []}', 'names no "task"'),
     ("[1]", "must be an object"),
