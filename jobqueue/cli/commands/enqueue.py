@@ -15,11 +15,14 @@ from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import CliError
 from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo
-from jobqueue.errors import InvalidArguments, InvalidOption, SchemaOutdated, invalid
+from jobqueue.display import ago
+from jobqueue.errors import InvalidArguments, InvalidOption, JobNotFound, SchemaOutdated, invalid
+from jobqueue.job import Job
 from jobqueue.json_forms import find_task, job_json, make_call, with_attempts
 from jobqueue.known_names import names_of
 from jobqueue.printable_text import listed
 from jobqueue.serialization.json_values import parse_json
+from jobqueue.states import WAITING
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
 from jobqueue.text_parsing import did_you_mean
@@ -154,9 +157,25 @@ def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[
         cli.print_json(job_json(cli.jobs.redaction(job.record())) | {"created": job.created})
     else:
         echo(job.id)
-        note_unknown(cli, [call.task.name])
-        if not job.created:
-            cli.note(f"job {job.id} with that unique key was there; no new one was made")
+        if job.created:
+            note_unknown(cli, [call.task.name])
+        else:
+            _note_holder(cli, job, call)
+
+
+def _note_holder(cli: CliContext, job: Job[Any], call: Call[Any]) -> None:
+    """Say what became of the job that holds the unique key."""
+    settings, became = call.settings, "; no new one was made"
+    with contextlib.suppress(SQLAlchemyError, JobNotFound):  # The role may be one that only writes.
+        record = job.record()
+        changes = record.state in WAITING
+        if changes and settings.on_conflict == "replace":
+            became = ", and was replaced"
+        elif changes and (settings.on_conflict == "reschedule" or settings.debounce is not None):
+            became = f"; it is due {ago(record.run_at)}"
+        elif (record.task, record.args) != (call.task.name, call.args):
+            return  # The log has a warning.
+    cli.note(f"job {job.id} with that unique key was there{became}")
 
 
 def _nearly(cli: CliContext, queue: str) -> str | None:

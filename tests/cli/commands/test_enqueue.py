@@ -117,6 +117,24 @@ def test_a_unique_key_gives_the_job_that_is_there_and_exits_with_0(bare: Cli) ->
     assert bare.json("enqueue", "t", "--unique-key", "k")["created"] is False
 
 
+def test_who_enqueues_hears_what_became_of_the_job_that_holds_the_key(bare: Cli) -> None:
+    def said(*words: object) -> str:
+        return bare("enqueue", "t", *words, "--unique-key", "k").stderr
+
+    id_ = bare.id("t", 1, "--unique-key", "k", "--delay", "1h")
+    there = f"job {id_} with that unique key was there"
+    assert f"{there}; no new one was made\n" in said(1)
+    held = f"unique key 'k' is held by job {id_}, which is another task or has other arguments"
+    assert held in said(2) and there not in said(2)
+    assert f"{there}, and was replaced\n" in said(2, "--on-conflict", "replace")
+    assert f"{there}; it is due in 3h\n" in said(
+        *(2, "--on-conflict", "reschedule", "--delay", "3h")
+    )
+    assert f"{there}; it is due in 2h\n" in said(2, "--debounce", "2h")
+    job = bare.json("show", id_)
+    assert (job["args"], len(bare.json("list"))) == ([2], 1)
+
+
 def test_unique_until_deleted_holds_the_key_after_the_end(cli_with_app: Cli) -> None:
     options = ("add", 1, 2, "--unique-key", "k", "--unique-until", "deleted")
     first = cli_with_app.id(*options)
