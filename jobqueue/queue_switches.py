@@ -41,7 +41,7 @@ class Rate(NamedTuple):
                 text, "rate", least=PERIOD_LEAST, most=PERIOD_MAX
             )
         except InvalidOption as error:
-            detail = "" if unit[:1].isalpha() else f" ({error})"
+            detail = "" if unit[:1].isalpha() else f" ({str(error).removeprefix('rate: ')})"
             raise invalid(
                 "rate", f"{str(value)[:40]!r} is not a rate{detail}; {_FORM}", value
             ) from None

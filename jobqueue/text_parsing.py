@@ -33,7 +33,10 @@ def job_ids(texts: tuple[str, ...]) -> tuple[int, ...]:
 
 def action_id(text: str) -> int:
     """Parse the id of an action in the log; raise InvalidOption."""
-    return options.whole(whole(text), "id", 1, INTEGER_MAX)
+    if not _DIGITS.fullmatch(text) or not 0 < int(text) <= INTEGER_MAX:
+        said = f"{text[:40]!r} is not the id of an action; see: jobqueue log"
+        raise invalid("id", said, text)
+    return int(text)
 
 
 def whole(text: str) -> int | str:

@@ -89,6 +89,8 @@ def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:
     In the whole fleet, from the next claim on; what runs goes on. With 0 no job starts. The
     word none takes the limit back.
     """
+    if isinstance(most, str) and (text := params.clean(most, "limit")) != NONE:
+        raise invalid("limit", f"{text[:40]!r} is neither a whole number nor {NONE}", most)
     number = None if most == NONE else check_limit(most)
     cli.check_names("queue", [queue], force=force)
     is_new = QueueControl(cli.store, operator()).limit(queue, number)
@@ -110,7 +112,11 @@ def rate(cli: CliContext, queue: str, rate: str, burst: int | str | None, force:
     """
     if rate == NONE and burst is not None:
         raise invalid("burst", "there is no rate to run ahead of", burst)
-    new = None if rate == NONE else Rate.of(params.clean(rate, "rate"), burst)
+    text = params.clean(rate, "rate")
+    if text != NONE and "/" not in text:
+        said = f"{text[:40]!r} is neither a rate, such as 100/minute, nor {NONE}"
+        raise invalid("rate", said, text)
+    new = None if text == NONE else Rate.of(text, burst)
     cli.check_names("queue", [queue], force=force)
     is_new = QueueControl(cli.store, operator()).rate(queue, new)
     _answer(cli, queue, "has no rate" if new is None else f"starts {new}", is_new=is_new)

@@ -70,7 +70,8 @@ def test_an_action_is_taken_back_by_its_id(bare: Cli) -> None:
         "or a time before now such as 2h"
     )
     for wrong in ("0", "x", "-1"):
-        assert "id" in bare.refused(2, "undo", wrong)
+        said = f"error: id: '{wrong}' is not the id of an action; see: jobqueue log"
+        assert bare.refused(2, "undo", "--", wrong) == said
 
 
 def test_a_screen_of_80_columns_shows_what_was_set(

@@ -143,6 +143,12 @@ def test_queues_are_limited_and_purged(cli_with_app: Cli) -> None:
     assert re.search(r"^mail .* 0 +100/minute, burst 5 +yes *$", cli_with_app.ok("queues"), re.M)
     cli_with_app.drain()
     assert cli_with_app.json("show", id_)["state"] == "available"
+    for wrong, says in (
+        (("limit", "mail", "off"), "limit: 'off' is neither a whole number nor none"),
+        (("rate", "mail", "off"), "rate: 'off' is neither a rate, such as 100/minute, nor none"),
+        (("rate", "mail", "1/400d"), "'1/400d' is not a rate ('400d' is out of range; at least"),
+    ):
+        assert says in cli_with_app.refused(2, "queues", *wrong)
     assert cli_with_app.ok("queues", "limit", "mail", "none") == "mail has no limit\n"
     assert cli_with_app.ok("queues", "rate", "mail", "none") == "mail has no rate\n"
     assert cli_with_app.ok("queues", "fair", "mail", "off") == "mail is not fair\n"
