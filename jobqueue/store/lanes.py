@@ -76,8 +76,6 @@ class Lanes(LaneRows):
         switches, turns = self._lock_unless_limited(connection, queue, limit)
         if switches.paused_at is not None:
             return LaneClaims()
-        if not switches.is_any_paused:
-            self._paused.forget()
         if not switches.is_limited:
             lanes = self._of_locked(connection, queue, switches, turns, limit)
             chosen = choose_in_order(lanes, limit)

@@ -32,11 +32,6 @@ class PausedLanes:
         self._keys: dict[str, PausedSearch] = {}
         """By queue."""
 
-    def forget(self) -> None:
-        """Forget all places: nothing is paused."""
-        self._limited.forget()
-        self._keys.clear()
-
     def filled(self, connection: Connection, queues: Sequence[str]) -> tuple[list[str], float]:
         """Return the limited queues in which a job without a key is found that may start.
 
