@@ -12,6 +12,7 @@ from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import PauseKind
 from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.store import paused_search
+from jobqueue.store.paused import before
 from jobqueue.worker.claim import cursors
 from tests.worker.conftest import LONG_AGO, Stepped
 
@@ -105,6 +106,18 @@ class BehindPaused:
         self.worker.change(id_, run_at=PAST)
         return id_
 
+    def ends(self) -> list[Any]:
+        """A list to which each claim from now on adds the places up to which it reads."""
+        seen: list[Any] = []
+        claim_queues = self.worker.cursors._claims.claim_queues
+
+        def see(connection: Any, worker: Any, cursors: Any, ends: Any, **most: Any) -> Any:
+            seen.append(ends)
+            return claim_queues(connection, worker, cursors, ends, **most)
+
+        self.worker.cursors._claims.claim_queues = see
+        return seen
+
 
 def test_a_worker_remembers_how_far_it_has_passed_over_paused_jobs(behind: BehindPaused) -> None:
     first = behind.free.enqueue()
@@ -130,6 +143,20 @@ def test_a_job_that_comes_in_front_of_the_place_is_found_in_time(behind: BehindP
     assert behind.claimed() == [front]
     assert behind.claimed() == []  # From there on it has to be looked for anew.
     assert behind.rounds() == 3
+
+
+def test_a_second_search_without_a_reason_rests_after_each_step(
+    behind: BehindPaused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For nine times as long as the step took, or it would take more than a tenth of the time."""
+    behind.rounds()
+    monkeypatch.setattr(paused_search, "SHARE", 1e-9)
+    behind.search._began_at = LONG_AGO
+    behind.claimed()
+    come_to = dict(behind.search._again)
+    assert come_to and behind.search.next_at > time.monotonic() + 600
+    behind.claimed()
+    assert behind.search._again == come_to
 
 
 @pytest.mark.parametrize("event", ["an operator's action", "the end of a worker", "a resume"])
@@ -168,6 +195,27 @@ def test_a_queue_that_has_become_empty_does_not_hold_up_the_second_search(
     assert behind.claimed() == [front]
 
 
+def test_a_priority_that_was_empty_for_a_while_is_searched_again_for_a_new_reason(
+    behind: BehindPaused,
+) -> None:
+    behind.held.options(priority=1).enqueue()  # So that its queue has jobs all the time.
+    behind.rounds()
+    behind.search._began_at = float("inf")
+    for _ in range(2):  # The second one comes while the search for the first is under way.
+        behind.act()
+        behind.claimed()
+    assert ("default", 0) in behind.search._again
+    behind.jobs.delete(*behind.paused)
+    behind.claimed()
+    assert ("default", 0) not in behind.search._places
+    for count in (1, 10):
+        behind.jobs.enqueue_many([behind.held.call()] * count)
+        assert behind.until_it_rests() == []
+    front = behind.put_in_front()
+    behind.act()
+    assert behind.until_it_rests() == [front]
+
+
 def test_a_job_behind_more_paused_queues_than_a_rescan_finds_is_found_at_once(
     behind: BehindPaused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +243,8 @@ def test_a_job_that_another_transaction_locks_does_not_hold_up_those_of_other_pr
     with behind.worker.store.engine.connect() as connection:
         connection.execute(row)
         assert [behind.claimed(), behind.claimed()] == [[], [other]]
-    assert behind.claimed() == [locked]
+    another = behind.free.enqueue().id
+    assert [behind.claimed(), behind.claimed()] == [[locked], [another]]
 
 
 def test_the_second_search_comes_to_its_end_although_actions_follow_each_other(
@@ -217,14 +266,7 @@ def test_the_second_search_comes_to_its_end_although_actions_follow_each_other(
 
 def test_a_claim_reads_no_further_than_the_look_before_it(behind: BehindPaused) -> None:
     front, last = behind.put_in_front(), behind.free.enqueue().id
-    seen: list[Any] = []
-    claim_queues = behind.worker.cursors._claims.claim_queues
-
-    def see(connection: Any, worker: Any, cursors: Any, ends: Any, **most: Any) -> Any:
-        seen.append(ends)
-        return claim_queues(connection, worker, cursors, ends, **most)
-
-    behind.worker.cursors._claims.claim_queues = see
+    seen = behind.ends()
     assert behind.claimed() == [front]
     (end,) = seen[0].values()
     assert behind.paused[AT_ONCE - 2] <= end[2] < behind.paused[3 * AT_ONCE - 2]
@@ -241,6 +283,17 @@ def test_a_claim_goes_on_through_all_priorities_that_do_not_begin_with_paused_jo
     jobs = [behind.free.options(priority=priority).enqueue().id for priority in (-3, -2, -1, 0)]
     assert behind.claimed() == jobs[:3]
     assert behind.claimed() == jobs[3:]
+
+
+def test_a_claim_reads_into_no_priority_that_begins_with_paused_jobs(behind: BehindPaused) -> None:
+    """Not even into one in which a job behind them was found."""
+    behind.jobs.enqueue_many([behind.held.options(priority=1).call()] * 4)
+    behind.rounds()
+    urgent, found = (behind.free.options(priority=priority).enqueue().id for priority in (-1, 0))
+    seen = behind.ends()
+    assert behind.claimed() == [urgent]
+    assert seen == [{"default": before(("default", 0))}]
+    assert behind.claimed() == [found]
 
 
 def test_nothing_is_remembered_once_nothing_is_paused(behind: BehindPaused) -> None:
