@@ -11,10 +11,12 @@ from sqlalchemy import func, insert, select, text
 from jobqueue.store import paused_search
 from jobqueue.store.audit import Audit
 from jobqueue.store.claims import WorkerRef
+from jobqueue.store.lane_admission import Lane
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.paused import PausedJobs
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes, queues
+from jobqueue.store.sql.paused import Searched
 from tests.store.conftest import StoreKit
 from tests.store.lane_bench import add_new
 from tests.store.reads import Reads
@@ -38,6 +40,10 @@ class PauseBench:
         if columns:
             self.kit.change(*ids, **columns)
         return ids
+
+    def limit_queue(self) -> None:
+        with self.store.write() as connection:
+            connection.execute(insert(queues).values(name="default", max_running=50))
 
     def plain(self) -> list[int]:
         return [claim.id for claim in self.kit.take(self.holder)]
@@ -70,8 +76,7 @@ def bench(kit: StoreKit) -> PauseBench:
 @pytest.mark.parametrize("way", ["plain", "first", "of_lanes"])
 def test_claims_pass_over_what_is_paused_and_take_it_again(bench: PauseBench, way: str) -> None:
     if way == "of_lanes":  # A limit on the queue: jobs without a key are in its lane.
-        with bench.store.write() as connection:
-            connection.execute(insert(queues).values(name="default", max_running=50))
+        bench.limit_queue()
     of_task = bench.add("send", "urgent", count=3)
     of_tag = bench.add("add", "bulk", "a.b", count=3)
     free = bench.add("add", "bul", "bulk2") + bench.add("sen")
@@ -152,6 +157,32 @@ def test_jobs_with_a_limit_of_0_in_front_of_the_paused_ones_of_their_key_hold_up
     assert bench.keys() == {"a": Parked.NO, "b": Parked.NO}
 
 
+@pytest.mark.parametrize("lane", ["a", None], ids=["of a key", "of a limited queue"])
+def test_no_job_of_a_worse_priority_overtakes_one_that_is_behind_many_paused_jobs(
+    bench: PauseBench, monkeypatch: pytest.MonkeyPatch, lane: str | None
+) -> None:
+    for name in ("ROWS", "ROWS_MIN"):
+        monkeypatch.setattr(paused_search, name, 3)
+    if lane is None:
+        bench.limit_queue()
+    bench.add("send", count=10, lane=lane)
+    order = [bench.add(lane=lane, priority=priority)[0] for priority in (0, 1, 2)]
+    bench.pauses.pause(TASK, "send")
+    assert [id_ for _ in range(15) for id_ in bench.of_lanes(limit=1)] == order
+
+
+def test_no_worker_looks_into_a_limited_queue_of_which_all_is_paused(bench: PauseBench) -> None:
+    bench.limit_queue()
+    bench.add("send", count=3)
+    bench.pauses.pause(TASK, "send")
+    for _ in range(2):  # It has no lane, and then an empty one.
+        bench.lanes.sweep()
+        bench.lanes.add_new(0)
+        with bench.store.read() as connection:
+            assert bench.lanes.with_work(connection, None) == []
+        assert bench.of_lanes() == []
+
+
 @pytest.mark.databases("sqlite")
 def test_a_job_with_an_instant_in_another_form_is_claimed_while_something_is_paused(
     bench: PauseBench,
@@ -226,9 +257,9 @@ class ManyPaused:
     def __init__(self, bench: PauseBench, of: str) -> None:
         self.bench, self.reads, self.newest = bench, Reads(bench.store), 0
         self.columns = {"lane": "a"} if of == "a key" else {}
+        if of != "a key":
+            bench.limit_queue()
         with bench.store.write() as connection:
-            if of != "a key":
-                connection.execute(insert(queues).values(name="default", max_running=50))
             lane = "'a'" if of == "a key" else "NULL"
             connection.execute(text(
                 f"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})"
@@ -244,6 +275,15 @@ class ManyPaused:
         with self.reads.write() as connection:
             found = self.bench.lanes.claim(connection, self.bench.holder, "default", 3)
         return [claim.id for claim in found.claims]
+
+    def lane(self, key: str) -> Lane:
+        """A key as a claim sees it in one look."""
+        with self.bench.store.write() as connection:
+            (lane,) = self.bench.lanes.of_keys(connection, "default", {key: 0.0}, 3, paused=True)
+        return lane
+
+    def look(self, key: str) -> list[int]:
+        return [head.id for head in self.lane(key).heads]
 
     def claims(self) -> int:
         """How many claims it takes until one gives something."""
@@ -307,31 +347,91 @@ def test_a_look_leaves_out_no_job_between_those_in_front_and_behind(many: ManyPa
     assert got == [front, middle, last]
 
 
-def test_a_key_that_waits_for_its_turn_keeps_the_reason_for_another_search(
-    many: ManyPaused, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paused_search, "INTERVAL", 600.0)
-    store, pauses = many.bench.store, Pauses(many.bench.store, "ada")
-    with store.write() as connection:
+@pytest.fixture
+def two_keys(bench: PauseBench, monkeypatch: pytest.MonkeyPatch) -> ManyPaused:
+    """Many paused jobs in "a", and as many in "b"."""
+    monkeypatch.setattr(paused_search, "ROWS", AT_ONCE)
+    many = ManyPaused(bench, "a key")
+    with bench.store.write() as connection:
         connection.execute(text(
             "INSERT INTO jobqueue_jobs (task, lane) SELECT task, 'b' FROM jobqueue_jobs"
         ))  # fmt: skip
-        connection.execute(text("UPDATE jobqueue_jobs SET lane = 'a' WHERE lane IS NULL"))
+    return many
 
-    def look(key: str) -> list[int]:
-        with store.write() as connection:
-            (lane,) = many.bench.lanes.of_keys(connection, "default", {key: 0.0}, 3, paused=True)
-        return [head.id for head in lane.heads]
 
+def test_a_key_that_waits_for_its_turn_keeps_the_reason_for_another_search(
+    two_keys: ManyPaused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paused_search, "INTERVAL", 600.0)
+    look, pauses = two_keys.look, Pauses(two_keys.bench.store, "ada")
     for key in "ab":
         assert not any(look(key) for _ in range(2 * MANY // AT_ONCE))
     pauses.pause(TAG, "first")
     assert look("a") == []
     assert not any(look("b") for _ in range(2 * MANY // AT_ONCE))
-    front = many.bench.add(lane="a", run_at=datetime(2020, 1, 1, tzinfo=UTC))
+    front = two_keys.bench.add(lane="a", run_at=datetime(2020, 1, 1, tzinfo=UTC))
     pauses.pause(TAG, "second")
     assert look("b") == []
     assert front in [look("a") for _ in range(3 * MANY // AT_ONCE)]
+
+
+def test_a_key_that_waits_for_its_turn_keeps_its_place(
+    two_keys: ManyPaused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paused_search, "INTERVAL", 600.0)
+    for key in "ab":
+        assert not any(two_keys.look(key) for _ in range(2 * MANY // AT_ONCE))
+    last = two_keys.bench.add(lane="a")
+    assert two_keys.look("a") == last
+
+
+def test_a_search_of_one_key_does_not_begin_that_of_another_over_again(
+    two_keys: ManyPaused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in "ab":
+        assert not any(two_keys.look(key) for _ in range(2 * MANY // AT_ONCE))
+    with two_keys.bench.store.read() as connection:
+        of_b = select(jobs.c.id).where(jobs.c.lane == "b").order_by(jobs.c.id)
+        middle = connection.execute(of_b.offset(MANY // 2)).scalars().first()
+        rest_of_a = select(jobs.c.id).where(jobs.c.lane == "a").order_by(jobs.c.id).offset(1_500)
+        others = connection.execute(rest_of_a).scalars().all()
+    two_keys.bench.kit.change(middle, task="add")
+    two_keys.bench.kit.change(*others, lane="c")
+    monkeypatch.setattr(paused_search, "INTERVAL", 0.0)
+    monkeypatch.setattr(paused_search, "SHARE", 1.0)
+    assert [middle] in [two_keys.look(key)[:1] for _ in range(2 * MANY // AT_ONCE) for key in "ab"]
+
+
+def test_a_key_is_passed_over_for_long_unless_another_search_of_it_is_under_way(
+    two_keys: ManyPaused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at all while that has a reason, as it goes on without a rest."""
+    monkeypatch.setattr(paused_search, "INTERVAL", 600.0)
+
+    def rests() -> list[float | None]:
+        return [two_keys.lane("a").rest for _ in range(MANY // AT_ONCE + 2)]
+
+    assert rests()[-1] == paused_search.REST_MAX
+    Pauses(two_keys.bench.store, "ada").pause(TAG, "other")
+    (first, *_, last) = rests()
+    assert (first, last) == (0.0, paused_search.REST_MAX)
+    monkeypatch.setattr(paused_search, "INTERVAL", 0.0)
+    assert rests()[0] == paused_search.REST_SEARCHING
+
+
+def test_of_the_keys_that_are_not_looked_at_any_more_few_places_are_kept(
+    bench: PauseBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in {"ROWS": 3, "ROWS_MIN": 3, "PLACES_MAX": 4}.items():
+        monkeypatch.setattr(paused_search, name, most)
+    for key in "abcdefghi":
+        bench.add("send", count=5, lane=key)
+    bench.pauses.pause(TASK, "send")
+    search = paused_search.PausedSearch(PausedJobs(bench.store, Searched.KEYS, "default"))
+    for key in "abcdefghi":
+        with bench.store.read() as connection:
+            search.search(connection, [key])
+    assert 1 < len(search._places) <= 1 + 2 + 4
 
 
 def test_a_key_of_which_many_jobs_are_paused_is_passed_over_for_a_while(many: ManyPaused) -> None:
