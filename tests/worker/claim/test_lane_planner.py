@@ -219,6 +219,22 @@ def test_a_job_of_a_resumed_task_is_claimed_at_once(
     assert sorted(claimed_at_once(worker) + claimed_at_once(worker)) == made
 
 
+def test_a_worker_rests_once_nothing_of_a_limited_queue_is_paused_any_more(
+    jobs: JobQueue, meter: Meter, stepped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in {"ROWS": 3, "ROWS_MIN": 3, "INTERVAL": 0.0}.items():
+        monkeypatch.setattr(paused_search, name, most)
+    with jobs.store.write() as connection:
+        connection.execute(insert(queues).values(name="default", max_running=9))
+    worker = stepped(concurrency=9)
+    jobs.pause(task="work")
+    made = [job.id for job in jobs.enqueue_many([meter.task.call("k")] * 9)]
+    assert claimed_at_once(worker) == []
+    jobs.resume(task="work")
+    assert [id_ for _ in range(4) for id_ in claimed_at_once(worker)] == made
+    assert worker.planner.lanes.due_in() > 0
+
+
 def test_a_key_goes_on_after_a_claim_that_failed(meter: Meter, stepped: Any) -> None:
     """Its transaction was to bring the lane back in which a job has ended."""
     task = meter.task.options(concurrency_key="k", concurrency_limit=1)
