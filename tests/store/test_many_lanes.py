@@ -129,8 +129,10 @@ def test_a_sweep_that_finds_nothing_new_writes_nothing(
 ) -> None:
     """Beside its own turn: all lanes are as they are, full ones and those that were served."""
     bench.add("full", limit=0)
-    bench.add("served", count=3)
+    bench.add("served", count=4)
+    bench.add("strict", limit=0, strict=True)
+    bench.add("strict", limit=1)  # It may not overtake the other, whose place is that of the key.
     bench.add("waits")
-    assert len(bench.claim(limit=2)) == 2
+    assert len(bench.claim(limit=3)) == 3
     monkeypatch.setattr(bench.lanes, "_store", Watched(bench.kit.store, None))
     bench.lanes.sweep(every=None)
