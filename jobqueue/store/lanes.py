@@ -202,8 +202,7 @@ class Lanes(LaneRows):
         found: dict[str, Lane] = {}
         for name, turn in turns.items():
             heads, rest, last = seen[name]
-            more = last is not None or len(heads) >= most
-            held = places.get(name, Places())
+            held, more = places.get(name, Places()), len(heads) >= most
             found[name] = Lane(name, turn, heads, held, rest=rest, last=last, has_more=more)
         if not paused:  # Else they were left out.
             self._look_behind(connection, queue, found, most, hiding)
@@ -286,18 +285,16 @@ class Lanes(LaneRows):
         for lane in lanes:
             if lane.key is None:
                 continue
-            left = lane.first_left
-            awaits = lane.places.places > lane.places.running
-            is_empty = left is None and not awaits
-            if is_empty and lane.rest is None:
-                empty.append((lane.key,))
-                continue
             parked, wait = Parked.NO, 0.0
-            if is_empty:  # All that was seen of it is paused.
-                wait = lane.rest or 0.0
+            if lane.first_left is None:
+                if lane.rest is None:
+                    empty.append((lane.key,))
+                    continue
+                wait = lane.rest  # All that was seen of it is paused.
                 parked = Parked.FULL if wait else Parked.NO
             elif not lane.may_give_more:
                 parked = Parked.FULL
+                awaits = lane.places.places > lane.places.running
                 wait = PARKED_BETWEEN_ATTEMPTS if awaits else PARKED_MAX
             served.append((LaneKind.KEY, lane.key, lane.turn, *lane.next_place, parked, wait))
         if empty:
