@@ -1,13 +1,13 @@
 """Lanes: limits, rates, order and shares of the jobs of a concurrency key, and of limited queues."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store.claims import WorkerRef
-from jobqueue.store.clock import after
-from jobqueue.store.lanes import HEADS_MIN
+from jobqueue.store.clock import after, epoch
+from jobqueue.store.lanes import HEADS_MIN, PARKED_BETWEEN_ATTEMPTS
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.schema import Parked, PauseKind, lanes
 from tests.store.lane_bench import LaneBench
@@ -43,6 +43,11 @@ def test_a_full_key_holds_up_no_other(bench: LaneBench) -> None:
     (free,) = bench.add("free", limit=1)
     assert bench.ids(limit=1) == []  # The full key came first, and is parked.
     assert bench.ids(limit=1) == [free]
+
+
+def test_as_many_of_a_key_are_claimed_at_once_as_there_are_slots(bench: LaneBench) -> None:
+    ids = bench.add("a", count=3 * HEADS_MIN)
+    assert bench.ids(limit=2 * HEADS_MIN) == ids[: 2 * HEADS_MIN]
 
 
 def test_each_job_is_held_to_its_own_limit(bench: LaneBench) -> None:
@@ -205,6 +210,9 @@ def test_a_strict_job_keeps_its_place_until_its_next_attempt(bench: LaneBench) -
     bench.kit.finish(bench.holder, bench.kit.errored(claim, delay=3600.0))
     bench.unpark("a")
     assert bench.ids() == []
+    with bench.kit.store.read() as connection:
+        present = connection.execute(select(epoch())).scalar_one()
+    assert 0 < bench.rows()["a"].parked_until - present <= PARKED_BETWEEN_ATTEMPTS
     bench.kit.make_due(first)
     bench.kit.maintenance.promote(100)
     bench.unpark("a")
@@ -332,6 +340,14 @@ def test_a_rate_is_not_looked_at_in_vain(bench: LaneBench) -> None:
     assert bench.rows()["default"].parked == Parked.FULL
 
 
+def test_a_key_with_the_name_of_its_queue_leaves_the_queues_rate_alone(bench: LaneBench) -> None:
+    bench.add("default")
+    bench.kit.add()
+    bench.switch(rate_count=1, rate_period=3600.0)
+    assert len(bench.ids()) == 1  # The lane of the key is empty, and removed.
+    assert bench.ids() == []
+
+
 def test_a_job_needs_room_in_its_queue_and_in_its_key(bench: LaneBench) -> None:
     bench.add("a", limit=1, count=3)
     (other,) = bench.add("b", limit=1)
@@ -356,6 +372,23 @@ def test_a_queue_that_was_empty_is_looked_at_again(bench: LaneBench) -> None:
     with bench.kit.store.read() as connection:
         assert bench.lanes.with_work(connection, None) == ["default"]
     assert bench.ids() == [second]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_limited_queue_stays_in_line_until_its_last_job_is_claimed(
+    bench: LaneBench, paused: bool
+) -> None:
+    if paused:
+        Pauses(bench.kit.store).pause(PauseKind.TASK, "send")
+    bench.kit.add_many(3)
+    bench.switch(max_running=9)
+    bench.sweep()
+    is_in_line = []
+    for _ in range(3):
+        assert len(bench.try_claim(limit=1).claims) == 1
+        with bench.kit.store.read() as connection:
+            is_in_line.append(bench.lanes.with_work(connection, None) == ["default"])
+    assert is_in_line == [True, True, False]
 
 
 def test_a_rate_holds_starts_apart(bench: LaneBench) -> None:
@@ -414,8 +447,9 @@ def test_a_late_key_of_a_fair_queue_does_not_wait_behind_a_backlog(bench: LaneBe
     assert 5 <= len(set(taken) & set(late)) <= 6  # An equal share: it has saved nothing up.
 
 
-def test_jobs_without_a_key_share_a_fair_queue_too(bench: LaneBench) -> None:
+@pytest.mark.parametrize("slots", [1, 2])
+def test_jobs_without_a_key_share_a_fair_queue_too(bench: LaneBench, slots: int) -> None:
     keyed, plain = bench.add("a", count=20), bench.kit.add_many(20)
     bench.switch(fair=1)
-    taken = [id_ for _ in range(5) for id_ in bench.ids(limit=2)]
+    taken = [id_ for _ in range(10 // slots) for id_ in bench.ids(limit=slots)]
     assert (len(set(taken) & set(keyed)), len(set(taken) & set(plain))) == (5, 5)
