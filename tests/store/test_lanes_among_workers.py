@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.records import Claim
 from jobqueue.states import State
+from jobqueue.store.clock import after
 from jobqueue.store.lanes import LaneClaims
 from jobqueue.store.schema import Parked, jobs, lanes
 from jobqueue.store.sql.lanes import lane_statements
@@ -97,6 +98,14 @@ def test_the_lane_of_a_new_job_is_added_without_a_sweep(bench: LaneBench) -> Non
     bench.add("new", count=3)
     bench.add_new(newest)
     assert set(bench.rows()) == {"old", "new"}
+
+
+def test_a_new_lane_is_in_line_with_its_first_job(bench: LaneBench) -> None:
+    ids = [bench.add(key)[0] for key in "aba"]
+    for seconds, id_ in enumerate(ids):  # On SQLite they may be of one millisecond.
+        bench.kit.change(id_, run_at=after(seconds))
+    bench.lanes.add_new(0)
+    assert [claim.id for claim in bench.try_claim(limit=1).claims] == ids[:1]
 
 
 @pytest.mark.databases("sqlite")
@@ -218,6 +227,20 @@ def test_a_job_that_is_moved_after_it_was_chosen_is_not_claimed(
     assert [claim.id for claim in bench.try_claim().claims] == [stays]
     left = bench.kit.jobs.get(moved)
     assert (moves, left.state, left.attempt, left.fence) == ([], "available", 0, 0)
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+def test_a_rate_counts_no_start_of_a_job_that_was_locked_after_it_was_chosen(
+    bench: LaneBench,
+) -> None:
+    first, second = bench.kit.add_many(2)
+    bench.switch(rate_count=2, rate_period=3600.0, rate_burst=2)
+    bench.sweep()
+    with bench.kit.store.write() as other:
+        other.execute(select(jobs).where(jobs.c.id == first).with_for_update())
+        assert [claim.id for claim in bench.try_claim().claims] == [second]
+    bench.unpark("default")
+    assert [claim.id for claim in bench.try_claim().claims] == [first]
 
 
 @pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
