@@ -202,8 +202,9 @@ def test_a_job_behind_many_paused_ones_of_its_lane_is_claimed_in_rounds_without_
     worker = stepped(concurrency=2)
     jobs.pause(tag="held", force=True)
     held = [meter.task.options(tags=["held"], **options).call("k")] * 10
-    jobs.enqueue_many([*held, meter.task.options(**options).call("k")])
-    assert len(claimed_at_once(worker)) == 1
+    free = meter.task.options(**options).call("k")
+    jobs.enqueue_many([*held, free, *held, free])
+    assert [len(claimed_at_once(worker)) for _ in range(2)] == [1, 1]
     next_one = meter.task.options(**options).enqueue("k")
     assert claimed_at_once(worker) == [next_one.id]
 
