@@ -159,8 +159,9 @@ def print_dry_run(
         cli.print_json(found.to_json())
         return
     echo(f"would {verb} {counted(found.count, 'job')} in {cli.target}; nothing was changed")
+    width = max([len(str(job.id)) for job in found.sample], default=0)
     for job in found.sample:
-        echo(f"  {job.id}  {escape_controls(job.task)}")
+        echo(f"  {job.id:>{width}}  {escape_controls(job.task)}")
     if more := found.count - len(found.sample):
         echo(f"  and {more:,} more")
 

@@ -68,6 +68,7 @@ def test_a_dry_run_prints_the_count_and_a_sample_and_changes_nothing(bare: Cli, 
     text = bare.ok(verb, "--all", *how, "--dry-run")
     assert text.startswith(f"would {verb} 12 jobs in ") and "nothing was changed" in text
     assert (text.count("  add\n"), text.splitlines()[-1]) == (10, "  and 2 more")
+    assert len({line.index("add") for line in text.splitlines()[1:-1]}) == 1
     assert bare.json(verb, *ids[:2], 99, *how, "--dry-run") == {
         "dry_run": True,
         "would_change": 2,
