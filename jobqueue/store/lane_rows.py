@@ -10,15 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, exists, or_, select
+from sqlalchemy import Connection, Executable, Row, exists, or_, select
 
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.paused_lanes import PausedLanes
-from jobqueue.store.schema import LaneKind, jobs, queues
-from jobqueue.store.sql.lanes import FOUND, lane_statements
+from jobqueue.store.schema import LaneId, LaneKind, jobs, queues
+from jobqueue.store.sql.lanes import FOUND, LANE_IDS, lane_statements
 from jobqueue.store.sql.predicates import HELD, IS_PAUSED, QUEUE_LIMITED, unpaused
-from jobqueue.store.sql.rows import NAMES
 
 STALL_MAX = 5.0  # seconds for which a worker that is frozen may keep lanes locked
 LOCK_WAIT = 0.1  # seconds for which a lock on the table is waited for; rows are never waited for
@@ -55,7 +54,7 @@ class Unparked(NamedTuple):
 
     queues: Sequence[str] = ()
     """The queues in which workers look for the jobs of these lanes."""
-    locked: Collection[str] = ()
+    locked: Collection[LaneId] = ()
     """Lanes that another worker locks."""
 
 
@@ -119,13 +118,13 @@ class LaneRows:
         keys = {row.lane: (LaneKind.KEY, *row) for row in reversed(rows)}
         return NewLanes(newest, keys, self._filled(connection))
 
-    def add(self, found: NewLanes) -> Collection[str]:
+    def add(self, found: NewLanes) -> Collection[LaneId]:
         """Unpark new lanes, in a transaction; return those that another worker locks."""
         with self._store.write() as connection:
             self.limit_stall(connection)
             self._add(connection, sorted(found.keys.values()))
             self._fill(connection, found.queues)
-            return self.unpark(connection, found.keys).locked
+            return self.unpark(connection, _of_keys(found.keys)).locked
 
     def sweep(self, every: float | None = 0.0) -> bool:
         """Add the lanes that are missing, and bring back those that were parked for long enough.
@@ -145,13 +144,13 @@ class LaneRows:
             missing, moved, overtaken = self._compare(connection)
             filled = self._filled(connection)
             roomy = list(connection.execute(self._statements.queues_with_room).scalars())
-            overdue = list(connection.execute(self._statements.overdue).scalars())
+            overdue = list(map(tuple, connection.execute(self._statements.overdue)))
         self._in_parts(missing, self._add)
-        self._in_parts(roomy, self.unpark)
+        self._in_parts(_of_queues(roomy), self.unpark)
         self._in_parts(moved + overtaken, self._move)
         # One that is full in a queue may not be so in the next, where limits differ.
         some = random.sample(moved, min(len(moved), LANES_AT_ONCE))
-        self._in_parts([name for _, name, *_ in some], self.unpark)
+        self._in_parts([(kind, name) for kind, name, *_ in some], self.unpark)
         self._in_parts(filled, self._fill)
         self._in_parts(overdue, self._unpark_overdue)
         return True
@@ -177,8 +176,7 @@ class LaneRows:
     def _fill(self, connection: Connection, queues: Sequence[str]) -> None:
         if queues:
             self._add(connection, [(LaneKind.QUEUE, name, name, 0, None) for name in queues])
-            names = self._backend.batch_parameters(NAMES, [(name,) for name in queues])
-            connection.execute(self._statements.unpark_filled, names)
+            self._change(connection, self._statements.unpark_filled, _of_queues(queues))
 
     def _add(self, connection: Connection, missing: Sequence[_Found]) -> None:
         if missing:
@@ -189,9 +187,14 @@ class LaneRows:
         given = self._backend.batch_parameters(FOUND, found)
         connection.execute(self._statements.move, given)
 
-    def _unpark_overdue(self, connection: Connection, names: Sequence[str]) -> None:
-        given = self._backend.batch_parameters(NAMES, [(name,) for name in names])
-        connection.execute(self._statements.unpark_overdue, given)
+    def _unpark_overdue(self, connection: Connection, ids: Sequence[LaneId]) -> None:
+        self._change(connection, self._statements.unpark_overdue, ids)
+
+    def _change(
+        self, connection: Connection, statement: Executable, ids: Sequence[LaneId]
+    ) -> Sequence[Any]:
+        """Run a statement about lanes; return its rows."""
+        return connection.execute(statement, self._backend.batch_parameters(LANE_IDS, ids)).all()
 
     def _compare(self, connection: Connection) -> tuple[list[_Found], list[_Found], list[_Found]]:
         """Return the lanes of keys that are missing, those to point to another queue, and others.
@@ -230,10 +233,9 @@ class LaneRows:
         self._add(connection, [(LaneKind.SWEEP, "", "", 0, None)])
         return connection.execute(self._statements.begin_sweep, parameters).rowcount == 1
 
-    def unpark_waiting(self, connection: Connection, name: str) -> None:
-        """Unpark a queue's lane whose limit an operator has changed; wait for its row lock."""
-        given = self._backend.batch_parameters(NAMES, [(name,)])
-        connection.execute(self._statements.unpark_waiting, given)
+    def unpark_waiting(self, connection: Connection, ids: Sequence[LaneId]) -> None:
+        """Unpark lanes; wait for the locks of their rows. An operator has changed their limits."""
+        self._change(connection, self._statements.unpark_waiting, ids)
 
     def unpark_all(self) -> None:
         """Bring all lanes back, in transactions of its own, after a change that claims look at.
@@ -243,35 +245,42 @@ class LaneRows:
         with self._store.read() as connection:
             self.limit_stall(connection)
             known = connection.execute(self._statements.known).all()
-        locked: set[str] = set()
-        names = sorted({name for _, name, *_ in known if name})
-        self._in_parts(names, lambda *part: locked.update(self.unpark(*part).locked))
-        for name in sorted(locked):
+        locked: set[LaneId] = set()
+        ids = sorted((kind, name) for kind, name, *_ in known if kind != LaneKind.SWEEP)
+        self._in_parts(ids, lambda *part: locked.update(self.unpark(*part).locked))
+        for one in sorted(locked):
             with self._store.write() as connection:
                 self.limit_stall(connection)
-                self.unpark_waiting(connection, name)
+                self.unpark_waiting(connection, [one])
 
-    def unpark_full(self, connection: Connection) -> set[str]:
+    def unpark_full(self, connection: Connection) -> set[LaneId]:
         """Bring back all full lanes, as some may have room; return those that others lock."""
         self.limit_stall(connection)
         connection.execute(self._statements.unpark_full)
-        return set(connection.execute(self._statements.full).scalars())
+        return set(map(tuple, connection.execute(self._statements.full)))
 
-    def unpark(self, connection: Connection, names: Iterable[str]) -> Unparked:
-        """Bring lanes back in which a job has ended: keys, and names of limited queues.
+    def unpark(self, connection: Connection, ids: Iterable[LaneId]) -> Unparked:
+        """Bring lanes back in which a job has ended.
 
         Bring those that another worker locks back later, as that worker may have counted the job
         that has ended, and parks the lane. A stopped process may hold them long.
         """
-        rows = [(name,) for name in sorted(set(names))]
-        if not rows:
+        wanted = sorted(set(ids))
+        if not wanted:
             return Unparked()
         self.limit_stall(connection)
-        given = self._backend.batch_parameters(NAMES, rows)
-        done = dict(map(tuple, connection.execute(self._statements.unpark, given)))
-        left = [row for row in rows if row[0] not in done]
-        queues = list(dict.fromkeys(done.values()))
+        done = self._change(connection, self._statements.unpark, wanted)
+        queues = list(dict.fromkeys(row.queue for row in done))
+        left = sorted({*wanted} - {(row.kind, row.name) for row in done})
         if not left:
             return Unparked(queues)
-        given = self._backend.batch_parameters(NAMES, left)
-        return Unparked(queues, set(connection.execute(self._statements.among, given).scalars()))
+        locked = self._change(connection, self._statements.among, left)
+        return Unparked(queues, set(map(tuple, locked)))
+
+
+def _of_keys(names: Iterable[str]) -> list[LaneId]:
+    return [(LaneKind.KEY, name) for name in names]
+
+
+def _of_queues(names: Iterable[str]) -> list[LaneId]:
+    return [(LaneKind.QUEUE, name) for name in names]

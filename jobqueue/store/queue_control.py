@@ -13,7 +13,7 @@ from jobqueue.store.audit import Action, action_of, transact_audited
 from jobqueue.store.database import Store
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.lanes import Lanes
-from jobqueue.store.schema import queues
+from jobqueue.store.schema import LaneKind, queues
 from jobqueue.store.sql.predicates import in_force
 
 
@@ -121,5 +121,6 @@ class QueueControl:
         row = update(queues).where(queues.c.name == queue, *still).values(**values)
         if connection.execute(row.returning(queues.c.name)).first() is None:
             return False
-        self._lanes.unpark_waiting(connection, queue)  # Or workers would pass it over for seconds.
+        # Or workers would pass it over for seconds.
+        self._lanes.unpark_waiting(connection, [(LaneKind.QUEUE, queue)])
         return True

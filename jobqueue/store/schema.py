@@ -44,6 +44,10 @@ class LaneKind(IntEnum):
     """Not a lane: parked_until is when a worker may look for missing lanes again."""
 
 
+LaneId = tuple[LaneKind, str]
+"""A lane's kind and name: a key may have the name of a queue."""
+
+
 class Parked(IntEnum):
     """Why workers pass a lane over, until its time is up or something brings it back."""
 

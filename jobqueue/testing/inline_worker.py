@@ -23,6 +23,7 @@ from jobqueue.store.lanes import Lanes
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import BATCH, Maintenance
 from jobqueue.store.paused import PausedJobs, before
+from jobqueue.store.schema import LaneId, LaneKind
 from jobqueue.store.user_transactions import UserTransactions
 from jobqueue.tasks import Registry
 from jobqueue.worker import process_identity
@@ -84,7 +85,7 @@ class Inline:
         self._claims = claims = Claims(store)
         self._paused = PausedJobs(store)
         self._lanes = Lanes(store)
-        self._ended_in: list[str] = []
+        self._ended_in: list[LaneId] = []
         """The lanes of the last claim."""
         self._leases, self._maintenance = Leases(store), Maintenance(store)
         self._jobs = Jobs(store)
@@ -169,7 +170,10 @@ class Inline:
             for queue in sorted(self._lanes.with_work(connection, None)):
                 found = self._lanes.claim(connection, self._worker, queue, 1)
                 if found.claims:
-                    self._ended_in = [*found.keys.values(), queue]
+                    self._ended_in = [
+                        *((LaneKind.KEY, key) for key in found.keys.values()),
+                        (LaneKind.QUEUE, queue),
+                    ]
                     return found.claims[0]
         return None
 

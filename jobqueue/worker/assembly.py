@@ -160,7 +160,7 @@ class WorkerParts:
 
     def _reaped(self, lost: Sequence[ReapedJob]) -> None:
         """Bring lanes back that a lost worker may have filled, and announce its jobs."""
-        self.planner.lanes.recheck({name for job in lost for name in (job.lane, job.queue) if name})
+        self.planner.lanes.lost(lost)
         self._wake_all_workers()
 
     def _wake_completer(self) -> None:

@@ -55,7 +55,7 @@ class Worker:
         with self.store.write() as connection:
             connection.execute(delete(workers))
         lost = self.leases.reap()
-        self.planner.recheck({name for job in lost for name in (job.lane, job.queue) if name})
+        self.planner.lost(lost)
         who = Registration("w", "h", 1, None, None, None, None, None, ("work",), 9, 30.0)
         return WorkerRef(self.leases.register(who), "w")
 

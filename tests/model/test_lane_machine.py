@@ -25,6 +25,7 @@ from jobqueue.store.lanes import Lanes
 from jobqueue.store.pauses import Pauses
 from jobqueue.store.queue_control import QueueControl
 from jobqueue.store.schema import (
+    LaneId,
     LaneKind,
     PauseKind,
     attempts,
@@ -113,8 +114,8 @@ class Machine(RuleBasedStateMachine):
         self.switches = {queue: Switches() for queue in QUEUES}
         self.workers = [self.kit.worker(name) for name in ("w1", "w2")]
         self.held: list[Claim] = []
-        self.names: dict[int, list[str]] = {}
-        self.ended: set[str] = set()
+        self.names: dict[int, list[LaneId]] = {}
+        self.ended: set[LaneId] = set()
         """Lanes in which jobs have ended, and that nobody has brought back yet."""
         self.unsure: set[str] = set()
         """Keys that workers may pass over for seconds, since a place became free in another way."""
@@ -208,8 +209,9 @@ class Machine(RuleBasedStateMachine):
         self.started(found.claims, rows)
         assert switches.limited or all(rows[claim.id].key for claim in found.claims)
         for claim in found.claims:
-            self.names[claim.id] = [found.keys[claim.id]] if claim.id in found.keys else []
-            self.names[claim.id] += [queue] * found.is_limited
+            keys = [found.keys[claim.id]] if claim.id in found.keys else []
+            self.names[claim.id] = [(LaneKind.KEY, key) for key in keys]
+            self.names[claim.id] += [(LaneKind.QUEUE, queue)] * found.is_limited
         free = slots - len(found.claims)
         plain = self.kit.take(worker, queue=queue, limit=free, free=free)
         assert not (plain and switches.limited)
@@ -259,7 +261,8 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def reap(self) -> None:
         for lost in self.kit.leases.reap():
-            self.ended.update(filter(None, (lost.lane, lost.queue)))
+            self.ended.update([(LaneKind.KEY, lost.lane)] if lost.lane else [])
+            self.ended.add((LaneKind.QUEUE, lost.queue))
             if self.rows()[lost.id].strict:
                 self.unsure.add(lost.lane)
 

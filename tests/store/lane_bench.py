@@ -9,8 +9,13 @@ from jobqueue.records import Claim
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import LaneClaims, Lanes
-from jobqueue.store.schema import LaneKind, lanes, queues
+from jobqueue.store.schema import LaneId, LaneKind, lanes, queues
 from tests.store.conftest import StoreKit
+
+
+def ids(*names: str) -> list[LaneId]:
+    """The lanes of keys and of queues with these names."""
+    return [(kind, name) for kind in (LaneKind.KEY, LaneKind.QUEUE) for name in names]
 
 
 class LaneBench:
@@ -53,8 +58,10 @@ class LaneBench:
             self.unpark(key)
 
     def unpark(self, *names: str) -> set[str]:
+        """Bring keys and queues of these names back; return the names of those that others lock."""
         with self.kit.store.write() as connection:
-            return set(self.lanes.unpark(connection, names).locked)
+            found = self.lanes.unpark(connection, ids(*names))
+        return {name for _, name in found.locked}
 
     def add_new(self, after: int = 0) -> tuple[int, set[str]]:
         return add_new(self.kit.store, self.lanes, after)
@@ -69,7 +76,7 @@ def add_new(store: Store, lanes: Lanes, after: int) -> tuple[int, set[str]]:
     """Find and add the lanes of new jobs, as a worker does; return the newest id, and what is locked."""
     with store.read() as connection:
         found = lanes.find_new(connection, after)
-    return found.newest, set(lanes.add(found)) if found.is_any else set()
+    return found.newest, {name for _, name in lanes.add(found)} if found.is_any else set()
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store.clock import after
 from jobqueue.store.lanes import LaneClaims
-from jobqueue.store.schema import Parked, jobs, lanes
+from jobqueue.store.schema import LaneKind, Parked, jobs, lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.worker.claim.lanes import LanePlanner
-from tests.store.lane_bench import LaneBench
+from tests.store.lane_bench import LaneBench, ids
 from tests.store.lane_bench import bench as bench
 
 
@@ -104,7 +104,7 @@ def test_a_new_lane_is_in_line_with_its_first_job(bench: LaneBench) -> None:
     ids = [bench.add(key)[0] for key in "aba"]
     for seconds, id_ in enumerate(ids):  # On SQLite they may be of one millisecond.
         bench.kit.change(id_, run_at=after(seconds))
-    bench.lanes.add_new(0)
+    bench.add_new()
     assert [claim.id for claim in bench.try_claim(limit=1).claims] == ids[:1]
 
 
@@ -250,10 +250,34 @@ def test_a_lane_that_another_worker_locks_is_brought_back_later(bench: LaneBench
     with bench.kit.store.write() as other:
         other.execute(select(lanes).with_for_update())
         with bench.kit.store.write() as connection:
-            assert set(bench.lanes.unpark(connection, ["a", "gone"]).locked) == {"a"}
+            assert set(bench.lanes.unpark(connection, ids("a", "gone")).locked) == {
+                (LaneKind.KEY, "a")
+            }
     with bench.kit.store.write() as connection:
-        assert set(bench.lanes.unpark(connection, ["a", "gone"]).locked) == set()
+        assert set(bench.lanes.unpark(connection, ids("a", "gone")).locked) == set()
     assert bench.rows()["a"].parked == 0
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+@pytest.mark.parametrize("locked", [LaneKind.KEY, LaneKind.QUEUE], ids=str)
+def test_of_a_key_and_a_queue_with_one_name_each_comes_back_though_the_other_is_locked(
+    bench: LaneBench, locked: LaneKind
+) -> None:
+    bench.add("default", limit=0)
+    bench.switch(max_running=1)
+    bench.claim()
+    with bench.kit.store.write() as connection:
+        connection.execute(lanes.update().values(parked=Parked.FULL))
+    with bench.kit.store.write() as other:
+        other.execute(select(lanes).where(lanes.c.kind == locked).with_for_update())
+        assert bench.unpark("default") == {"default"}
+        with bench.kit.store.write() as connection:
+            bench.lanes.unpark_full(connection)
+        still = select(lanes.c.kind).where(lanes.c.parked == Parked.FULL)
+        with bench.kit.store.read() as connection:
+            found = set(connection.execute(still.where(lanes.c.kind != LaneKind.SWEEP)).scalars())
+    assert found == {locked}
+    assert bench.unpark("default") == set()
 
 
 @pytest.mark.databases("postgres")  # On SQLite a process that is frozen in a write holds up all.
@@ -297,7 +321,7 @@ def test_the_server_ends_each_transaction_that_a_frozen_worker_keeps_lanes_locke
     steps: dict[str, Any] = {
         "add_new": lambda _: bench.add_new(),
         "sweep": lambda _: bench.sweep(),
-        "unpark": lambda connection: bench.lanes.unpark(connection, ["a"]),
+        "unpark": lambda connection: bench.lanes.unpark(connection, ids("a")),
         "unpark_full": lambda connection: bench.lanes.unpark_full(connection),
     }
     bench.add(None)
@@ -331,6 +355,6 @@ def test_every_transaction_of_lanes_has_its_limits_and_none_outlasts_it(bench: L
     for _ in range(2):
         with bench.kit.store.write() as connection:
             assert limits(connection) == before
-            bench.lanes.unpark(connection, ["a"])
+            bench.lanes.unpark(connection, ids("a"))
             bench.lanes.limit_stall(connection)
             assert limits(connection) == ["5s", "100ms"]

@@ -11,7 +11,7 @@ from jobqueue.store import lane_rows
 from jobqueue.store import lanes as store_lanes
 from jobqueue.store.database import Store
 from jobqueue.store.schema import Parked, jobs, lanes
-from tests.store.lane_bench import LaneBench
+from tests.store.lane_bench import LaneBench, ids
 from tests.store.lane_bench import bench as bench
 from tests.store.reads import Reads
 
@@ -51,7 +51,7 @@ def test_a_claim_reads_of_many_lanes_those_that_it_serves(many: LaneBench) -> No
 def test_the_end_of_a_job_reads_of_many_lanes_its_own(many: LaneBench) -> None:
     reads = Reads(many.kit.store)
     with reads.write() as connection:
-        assert set(many.lanes.unpark(connection, ["k1", "gone"]).locked) == set()
+        assert set(many.lanes.unpark(connection, ids("k1", "gone")).locked) == set()
     assert reads.most < 100
 
 

@@ -130,11 +130,11 @@ def test_in_a_strict_key_what_is_behind_a_paused_job_waits(bench: PauseBench) ->
     bench.pauses.pause(TASK, "send")  # Between two attempts.
     bench.pauses.resume(TASK, "nothing")
     with bench.store.write() as connection:
-        bench.lanes.unpark(connection, ["a"])
+        bench.lanes.unpark(connection, [(LaneKind.KEY, "a")])
     assert bench.of_lanes() == []
     bench.pauses.resume(TASK, "send")
     with bench.store.write() as connection:
-        bench.lanes.unpark(connection, ["a"])
+        bench.lanes.unpark(connection, [(LaneKind.KEY, "a")])
     assert bench.of_lanes() == [first]
     assert behind not in bench.of_lanes()
 
@@ -177,7 +177,7 @@ def test_no_worker_looks_into_a_limited_queue_of_which_all_is_paused(bench: Paus
     bench.pauses.pause(TASK, "send")
     for _ in range(2):  # It has no lane, and then an empty one.
         bench.lanes.sweep()
-        bench.lanes.add_new(0)
+        add_new(bench.store, bench.lanes, 0)
         with bench.store.read() as connection:
             assert bench.lanes.with_work(connection, None) == []
         assert bench.of_lanes() == []

@@ -9,7 +9,7 @@ from jobqueue.states import State
 from jobqueue.store.clock import after, this_minute
 from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.schema import PauseKind, counters, lanes, queues, workers
+from jobqueue.store.schema import LaneKind, PauseKind, counters, lanes, queues, workers
 from jobqueue.store.why import Explanation, explain
 from tests.store.conftest import StoreKit
 
@@ -343,7 +343,7 @@ def test_a_claim_passes_over_few_jobs_of_a_key_that_their_own_limits_hold_back(
     why.add("k", count=count, limit=1)
     (last,) = why.add("k", limit=2)
     with why.kit.store.write() as connection:
-        why.lanes.unpark(connection, ["k"])
+        why.lanes.unpark(connection, [(LaneKind.KEY, "k")])
     said = why.says(last)
     claimed = [claim.id for claim in why.claim(limit=1)]
     if count > HEADS_MIN:

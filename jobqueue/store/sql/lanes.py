@@ -55,6 +55,7 @@ from jobqueue.store.sql.rows import IDS, NAMES, columns_of
 SWEEP_AHEAD_MAX = 60.0
 """Seconds for which a sweep may be reserved."""
 
+LANE_IDS = columns_of(lanes, "kind", "name")
 FOUND = columns_of(lanes, "kind", "name", "queue", "priority", "due_at")
 SERVED = columns_of(lanes, "kind", "name", "turn", "priority", "due_at", "parked") | {
     "wait": Double()
@@ -64,9 +65,6 @@ _IN_QUEUE = bindparam("in_queue", type_=Text())
 _IN_LIMIT = bindparam("in_limit", type_=Integer())
 _OF_QUEUE = and_(
     lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)), lanes.c.name == _IN_QUEUE
-)
-_IS_LANE = lanes.c.kind.in_(
-    [literal_column(str(kind.value)) for kind in (LaneKind.KEY, LaneKind.QUEUE)]
 )
 _IS_SWEEP = lanes.c.kind == literal_column(str(LaneKind.SWEEP.value))
 
@@ -87,16 +85,17 @@ class LaneStatements:
         self.add = _add(backend)
         self.move = _move(backend)
         is_overdue = and_(lanes.c.parked == Parked.FULL, lanes.c.parked_until <= epoch())
-        self.overdue = select(lanes.c.name).where(is_overdue)
-        self.unpark_overdue = _unpark(backend, and_(is_overdue, _among(backend, names)))
-        self.unpark_filled = _unpark(
-            backend, and_(lanes.c.parked == Parked.EMPTY, _among(backend, names))
-        )
-        self.unpark_full = _unpark(backend, lanes.c.parked == Parked.FULL)
-        self.full = select(lanes.c.name).where(lanes.c.parked == Parked.FULL)
-        self.unpark = _unpark(backend, _among(backend, names))
-        self.unpark_waiting = _unpark(backend, _among(backend, names), skip_locked=False)
-        self.among = select(lanes.c.name).where(_among(backend, names))
+        is_full = lanes.c.parked == Parked.FULL
+        ids = [lanes.c[name] for name in LANE_IDS]
+        is_given = _is_one_of(backend.batch_table(LANE_IDS))
+        self.overdue = select(*ids).where(is_overdue)
+        self.unpark_overdue = _unpark(and_(is_overdue, is_given))
+        self.unpark_filled = _unpark(and_(lanes.c.parked == Parked.EMPTY, is_given))
+        self.unpark_full = _unpark(is_full)
+        self.full = select(*ids).where(is_full)
+        self.unpark = _unpark(is_given)
+        self.unpark_waiting = _unpark(is_given, skip_locked=False)
+        self.among = select(*ids).where(is_given)
         with_work = select(lanes.c.queue).where(lanes.c.parked == 0, ~_IS_SWEEP).distinct()
         self.with_work = with_work.limit(_IN_LIMIT)
         self.served_with_work = with_work.where(
@@ -174,26 +173,19 @@ def _is_one_of(given: FromClause) -> ColumnElement[bool]:
     return and_(lanes.c.kind == given.c.kind, lanes.c.name == given.c.name)
 
 
-def _among(backend: Backend, names: FromClause) -> ColumnElement[bool]:
-    # The kinds, for the index: no name alone is searched by it.
-    return and_(_IS_LANE, backend.in_subquery(lanes.c.name, select(names.c.name)))
-
-
-def _unpark(
-    backend: Backend, which: ColumnElement[bool], *, skip_locked: bool = True
-) -> Executable:
-    """Let lanes be claimed from again; return names and queues. Those that others lock are skipped.
+def _unpark(which: ColumnElement[bool], *, skip_locked: bool = True) -> Executable:
+    """Let lanes be claimed from again; return their ids and queues. Skip those that others lock.
 
     Which of them are parked decides only the caller: where a job has just ended, a worker that
     counts the lane's running jobs at this moment may not see that, and parks the lane after it.
     """
-    chosen = select(lanes.c.name).where(which).order_by(lanes.c.name)
-    locked = chosen.with_for_update(skip_locked=skip_locked)
+    free = select(lanes.c.kind, lanes.c.name).where(which)
+    locked = free.with_for_update(skip_locked=skip_locked, of=lanes).subquery("locked")
     return (
         update(lanes)
-        .where(backend.in_subquery(lanes.c.name, locked), which)
+        .where(_is_one_of(locked))
         .values(parked=Parked.NO.value)
-        .returning(lanes.c.name, lanes.c.queue)
+        .returning(lanes.c.kind, lanes.c.name, lanes.c.queue)
     )
 
 

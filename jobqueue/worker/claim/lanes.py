@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sqlalchemy import Connection
 
-from jobqueue.records import Claim, Outcome
+from jobqueue.records import Claim, Outcome, ReapedJob
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
 from jobqueue.store.lanes import Lanes
+from jobqueue.store.schema import LaneId, LaneKind
 from jobqueue.worker.log_context import log
 
 SWEEP_INTERVAL = 0.5  # seconds, in the whole fleet
@@ -57,13 +58,13 @@ class LanePlanner:
         self._retry: dict[str, float] = {}
         """By queue: when to look again, since its rate or another worker's lock held it back."""
         self._retry_after = RETRY_FIRST
-        self.names: dict[int, Sequence[str]] = {}
+        self.lanes_of: dict[int, Sequence[LaneId]] = {}
         """By id: the lanes of the claims in hand."""
-        self._ended: deque[str] = deque()
+        self._ended: deque[LaneId] = deque()
         self._recheck = False
-        self._locked: dict[str, float] = {}
+        self._locked: dict[LaneId, float] = {}
         """Lanes to bring back that another worker locked, and when to try again."""
-        self._brought_back: set[str] = set()
+        self._brought_back: set[LaneId] = set()
         """The lanes that the last transaction brought back, which may fail yet."""
         self._skip_for = 0.0
         """Seconds of the last skip; 0 if the lanes' table was free since."""
@@ -79,7 +80,7 @@ class LanePlanner:
 
     def held_back(self, connection: Connection, holder: WorkerRef) -> set[int]:
         """Return the plain claims that would not be made now: paused, or of a limited queue."""
-        return self._lanes.held_back(connection, holder) - self.names.keys()
+        return self._lanes.held_back(connection, holder) - self.lanes_of.keys()
 
     def has_ended(self) -> bool:
         """Return whether lanes in which jobs have ended are to be brought back now."""
@@ -196,8 +197,8 @@ class LanePlanner:
     ) -> list[Claim]:
         found = self._lanes.claim(connection, holder, queue, wanted)
         for claim in found.claims:
-            names = [found.keys[claim.id]] if claim.id in found.keys else []
-            self.names[claim.id] = [*names, queue] if found.is_limited else names
+            ids = [(LaneKind.KEY, found.keys[claim.id])] if claim.id in found.keys else []
+            self.lanes_of[claim.id] = [*ids, (LaneKind.QUEUE, queue)] if found.is_limited else ids
         if found.is_locked:
             self._retry[queue] = now + self._next_retry()
         elif found.retry_in is not None:
@@ -211,18 +212,18 @@ class LanePlanner:
     def unpark_ended(self, connection: Connection) -> None:
         """Bring back the lanes in which jobs have ended, before anything else is locked."""
         now = time.monotonic()
-        due = [name for name, until in self._locked.items() if until <= now]
+        due = [one for one, until in self._locked.items() if until <= now]
         if self._recheck:
             self._recheck = False
             locked = self._lanes.unpark_full(connection)
             self._locked |= dict.fromkeys(locked, now + UNPARK_INTERVAL)
             self._queues = self._lanes.with_work(connection, self._served)
-        names = {self._ended.popleft() for _ in range(len(self._ended))}.union(due)
-        self._brought_back = names
-        if names:
-            for name in due:
-                del self._locked[name]
-            found = self._lanes.unpark(connection, names)
+        ids = {self._ended.popleft() for _ in range(len(self._ended))}.union(due)
+        self._brought_back = ids
+        if ids:
+            for one in due:
+                del self._locked[one]
+            found = self._lanes.unpark(connection, ids)
             if found.locked:
                 self._locked |= dict.fromkeys(found.locked, now + self._next_retry())
             for queue in found.queues:
@@ -240,16 +241,20 @@ class LanePlanner:
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note that claims are over, after the commit. May be called from any thread."""
         for outcome in outcomes:
-            self._ended.extend(self.names.pop(outcome.claim.id, ()))
+            self._ended.extend(self.lanes_of.pop(outcome.claim.id, ()))
 
-    def recheck(self, names: Iterable[str] = ()) -> None:
-        """Look again at full lanes, and at `names`. May be called from any thread.
+    def recheck(self, ids: Iterable[LaneId] = ()) -> None:
+        """Look again at full lanes, and at these. May be called from any thread.
 
-        After the loss of a worker, which held jobs of these lanes, and may have ended others
-        without bringing their lanes back.
+        After the loss of a worker, which may have ended jobs without bringing their lanes back.
         """
-        self._ended.extend(names)
+        self._ended.extend(ids)
         self._recheck = True
+
+    def lost(self, jobs: Sequence[ReapedJob]) -> None:
+        """Look again at full lanes, and at those of jobs that a lost worker held."""
+        ids = {(LaneKind.KEY, job.lane) for job in jobs if job.lane is not None}
+        self.recheck(ids.union((LaneKind.QUEUE, job.queue) for job in jobs))
 
     def failed(self) -> None:
         """Note that the last transaction may have failed: then it brought no lane back."""
@@ -257,10 +262,10 @@ class LanePlanner:
 
     def forget_all_but(self, held: Collection[int]) -> None:
         """Forget the claims that ended without an outcome, as lost ones do."""
-        if len(self.names) <= 2 * len(held) + FORGOTTEN_LATE:
+        if len(self.lanes_of) <= 2 * len(held) + FORGOTTEN_LATE:
             return
-        for id_ in [id_ for id_ in self.names if id_ not in held]:
-            self._ended.extend(self.names.pop(id_, ()))
+        for id_ in [id_ for id_ in self.lanes_of if id_ not in held]:
+            self._ended.extend(self.lanes_of.pop(id_, ()))
 
     def _due(self) -> list[str]:
         now = time.monotonic()

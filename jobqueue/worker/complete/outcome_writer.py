@@ -98,7 +98,7 @@ class OutcomeWriter:
         inflight = self.inflight
         self._measure()
         silent = not self._events.wanted("succeeded")
-        if self._lanes is not None and self._lanes.names:
+        if self._lanes is not None and self._lanes.lanes_of:
             self._lanes.ended(batch)  # First: a stop waits for both.
         inflight.acknowledged(batch)
         if silent and _all_succeeded(batch, states):  # The common case: a fifth of the loop's time.

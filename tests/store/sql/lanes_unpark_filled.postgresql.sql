@@ -1,8 +1,13 @@
 UPDATE jobqueue_lanes
 SET parked=0
-WHERE jobqueue_lanes.name = ANY (array((SELECT jobqueue_lanes.name FROM jobqueue_lanes WHERE jobqueue_lanes.parked = 2
-    AND jobqueue_lanes.kind IN (0, 1)
-    AND jobqueue_lanes.name = ANY (array((SELECT anon_1.name FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place)))) ORDER BY jobqueue_lanes.name FOR UPDATE SKIP LOCKED)))
-    AND jobqueue_lanes.parked = 2 AND jobqueue_lanes.kind IN (0, 1)
-    AND jobqueue_lanes.name = ANY (array((SELECT anon_1.name FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place))))
-RETURNING jobqueue_lanes.name, jobqueue_lanes.queue;
+FROM (
+    SELECT jobqueue_lanes.kind AS kind, jobqueue_lanes.name AS name
+    FROM jobqueue_lanes,
+        unnest((SELECT CAST(:in_kind::VARCHAR AS SMALLINT[]) AS anon_2),
+            (SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_3)) WITH ORDINALITY AS anon_1(kind, name, place)
+    WHERE jobqueue_lanes.parked = 2 AND jobqueue_lanes.kind = anon_1.kind
+        AND jobqueue_lanes.name = anon_1.name
+    FOR UPDATE OF jobqueue_lanes SKIP LOCKED
+) AS locked
+WHERE jobqueue_lanes.kind = locked.kind AND jobqueue_lanes.name = locked.name
+RETURNING jobqueue_lanes.kind, jobqueue_lanes.name, jobqueue_lanes.queue;

@@ -1,5 +1,9 @@
 UPDATE jobqueue_lanes
 SET parked=0
-WHERE jobqueue_lanes.name IN (SELECT jobqueue_lanes.name FROM jobqueue_lanes WHERE jobqueue_lanes.parked = 1 ORDER BY jobqueue_lanes.name)
-    AND jobqueue_lanes.parked = 1
-RETURNING name, queue;
+FROM (
+    SELECT jobqueue_lanes.kind AS kind, jobqueue_lanes.name AS name
+    FROM jobqueue_lanes
+    WHERE jobqueue_lanes.parked = 1
+) AS locked
+WHERE jobqueue_lanes.kind = locked.kind AND jobqueue_lanes.name = locked.name
+RETURNING kind, name, queue;

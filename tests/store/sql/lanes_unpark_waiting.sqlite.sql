@@ -1,12 +1,11 @@
 UPDATE jobqueue_lanes
 SET parked=0
-WHERE jobqueue_lanes.name IN (SELECT jobqueue_lanes.name FROM jobqueue_lanes WHERE jobqueue_lanes.kind IN (0,
-    1)
-    AND jobqueue_lanes.name IN (SELECT input.name FROM (
-    SELECT anon_1."key" AS place, anon_1.value AS name
-    FROM json_each(:in_rows) AS anon_1
-) AS input) ORDER BY jobqueue_lanes.name) AND jobqueue_lanes.kind IN (0, 1) AND jobqueue_lanes.name IN (SELECT input.name FROM (
-    SELECT anon_1."key" AS place, anon_1.value AS name
-    FROM json_each(:in_rows) AS anon_1
-) AS input)
-RETURNING name, queue;
+FROM (
+    SELECT jobqueue_lanes.kind AS kind, jobqueue_lanes.name AS name
+    FROM jobqueue_lanes,
+        (SELECT anon_1."key" AS place, json_extract(anon_1.value, '$[0]') AS kind,
+            json_extract(anon_1.value, '$[1]') AS name FROM json_each(:in_rows) AS anon_1) AS input
+    WHERE jobqueue_lanes.kind = input.kind AND jobqueue_lanes.name = input.name
+) AS locked
+WHERE jobqueue_lanes.kind = locked.kind AND jobqueue_lanes.name = locked.name
+RETURNING kind, name, queue;

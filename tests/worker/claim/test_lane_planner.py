@@ -14,7 +14,7 @@ from jobqueue import Job, JobQueue
 from jobqueue.store import paused_search
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.schema import jobs as jobs_table
-from jobqueue.store.schema import Parked, lanes, queues
+from jobqueue.store.schema import LaneKind, Parked, lanes, queues
 from jobqueue.worker.claim import lanes as lane_planner
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 
@@ -363,7 +363,7 @@ def test_a_lock_on_the_table_of_lanes_holds_up_no_free_job(
         else:
             lock()
         if step == "while it is busy":
-            worker.planner.lanes.recheck(["k"])
+            worker.planner.lanes.recheck([(LaneKind.KEY, "k")])
             with monkeypatch.context() as busy:
                 busy.setattr(worker.planner, "wanted", lambda: 0)
                 worker.parts.claimer.tick()
