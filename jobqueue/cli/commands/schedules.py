@@ -45,7 +45,7 @@ NAMES = click.argument(
     "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.schedules
 )
 SCHEDULES = [
-    Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME_LEAST),
+    Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME_LEAST, in_middle=True),
     Column[ScheduleRecord]("when", lambda each: each.definition.describe(), least=WHEN_LEAST),
     Column[ScheduleRecord]("task", lambda each: each.definition.task, rank=3, least=12),
     Column[ScheduleRecord](
