@@ -152,7 +152,7 @@ class LaneRows:
         some = random.sample(moved, min(len(moved), LANES_AT_ONCE))
         self._in_parts([(kind, name) for kind, name, *_ in some], self.unpark)
         self._in_parts(filled, self._fill)
-        self._in_parts(overdue, self._unpark_overdue)
+        self._in_parts(overdue, self.unpark)
         return True
 
     def _in_parts(
@@ -176,7 +176,7 @@ class LaneRows:
     def _fill(self, connection: Connection, queues: Sequence[str]) -> None:
         if queues:
             self._add(connection, [(LaneKind.QUEUE, name, name, 0, None) for name in queues])
-            self._change(connection, self._statements.unpark_filled, _of_queues(queues))
+            self.unpark(connection, _of_queues(queues))
 
     def _add(self, connection: Connection, missing: Sequence[_Found]) -> None:
         if missing:
@@ -186,9 +186,6 @@ class LaneRows:
     def _move(self, connection: Connection, found: Sequence[_Found]) -> None:
         given = self._backend.batch_parameters(FOUND, found)
         connection.execute(self._statements.move, given)
-
-    def _unpark_overdue(self, connection: Connection, ids: Sequence[LaneId]) -> None:
-        self._change(connection, self._statements.unpark_overdue, ids)
 
     def _change(
         self, connection: Connection, statement: Executable, ids: Sequence[LaneId]

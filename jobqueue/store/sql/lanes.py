@@ -89,8 +89,6 @@ class LaneStatements:
         ids = [lanes.c[name] for name in LANE_IDS]
         is_given = _is_one_of(backend.batch_table(LANE_IDS))
         self.overdue = select(*ids).where(is_overdue)
-        self.unpark_overdue = _unpark(and_(is_overdue, is_given))
-        self.unpark_filled = _unpark(and_(lanes.c.parked == Parked.EMPTY, is_given))
         self.unpark_full = _unpark(is_full)
         self.full = select(*ids).where(is_full)
         self.unpark = _unpark(is_given)
