@@ -12,6 +12,7 @@ from jobqueue.store import lanes as store_lanes
 from jobqueue.store.database import Store
 from jobqueue.store.schema import Parked, jobs, lanes
 from tests.store.lane_bench import LaneBench, ids
+from jobqueue.store.sql.lane_discovery import PASSED_OVER_MAX
 from tests.store.lane_bench import bench as bench
 from tests.store.reads import Reads
 
@@ -81,6 +82,31 @@ def test_a_claim_looks_behind_the_paused_jobs_of_few_keys_and_leaves_out_none(
     found = [bench.try_claim(limit=7).claims for _ in range(8)]  # Each key is looked at twice.
     assert max(map(len, found)) == 2
     assert sorted(claim.id for claims in found for claim in claims) == free
+
+
+def test_a_claim_reads_ten_thousand_jobs_with_a_limit_of_0_in_front_of_their_key_and_no_more(
+    bench: LaneBench,
+) -> None:
+    with bench.kit.store.write() as connection:
+        connection.execute(text(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :jobs)"
+            " INSERT INTO jobqueue_jobs (task, lane, lane_limit) SELECT 'add', 'a', 0 FROM n"
+        ), {"jobs": PASSED_OVER_MAX})  # fmt: skip
+    (free,) = bench.add("a", limit=1)
+    assert bench.ids() == []
+    with bench.kit.store.write() as connection:
+        connection.execute(jobs.delete().where(jobs.c.id == free - 1))
+    bench.unpark("a")
+    assert bench.ids() == [free]
+
+
+def test_none_overtakes_a_strict_job_behind_many_of_its_key_with_a_limit_of_0(
+    bench: LaneBench,
+) -> None:
+    bench.add("a", limit=0, count=store_lanes.HEADS_MIN + 2)
+    bench.add("a", limit=0, strict=True)
+    bench.add("a", limit=1)
+    assert bench.ids(limit=1) == []
 
 
 @pytest.mark.parametrize("what", ["missing", "moved", "overdue", "limited queues", "all"])
