@@ -139,6 +139,21 @@ def test_in_a_strict_key_what_is_behind_a_paused_job_waits(bench: PauseBench) ->
     assert behind not in bench.of_lanes()
 
 
+def test_a_strict_job_that_is_paused_between_its_attempts_keeps_one_place_of_its_key(
+    bench: PauseBench,
+) -> None:
+    of_key = {"lane": "a", "lane_limit": 2}
+    (first,) = bench.add("send", **of_key, lane_strict=1)
+    assert bench.of_lanes() == [first]
+    bench.kit.finish(bench.holder, *map(bench.kit.released, held_claims(bench)))
+    bench.pauses.pause(TASK, "send")
+    (urgent, waits) = bench.add("add", **of_key, priority=-1, count=2)
+    assert bench.of_lanes() == [urgent]
+    bench.pauses.resume(TASK, "send")
+    assert bench.of_lanes() == [first]
+    assert bench.kit.row(waits).state == "available"
+
+
 @pytest.mark.parametrize("count", [1, 20])
 def test_jobs_with_a_limit_of_0_in_front_of_the_paused_ones_of_their_key_hold_up_no_other(
     bench: PauseBench, monkeypatch: pytest.MonkeyPatch, count: int
