@@ -174,7 +174,9 @@ ATTEMPTS = [
     Column[AttemptRecord]("outcome", lambda attempt: attempt.outcome, style=_attempt_style),
     Column[AttemptRecord]("started", lambda attempt: _at(attempt.started_at), rank=2),
     Column[AttemptRecord]("took", took, rank=3, right=True),
-    Column[AttemptRecord]("worker", lambda attempt: attempt.worker, rank=4, least=10, style="dim"),
+    Column[AttemptRecord](
+        "worker", lambda attempt: attempt.worker, rank=4, least=10, in_middle=True, style="dim"
+    ),
     Column[AttemptRecord]("signal", lambda attempt: attempt.exit_signal, rank=5),
     Column[AttemptRecord]("peak", _attempt_peak, rank=6, right=True),
     Column[AttemptRecord]("error", _attempt_error, rank=1, least=28),

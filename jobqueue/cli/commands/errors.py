@@ -16,7 +16,7 @@ from jobqueue.store.error_groups import GROUPS_MAX, WINDOWS, ErrorGroups
 
 COLUMNS = [
     Column[ErrorGroup]("id", lambda group: group.id),
-    Column[ErrorGroup]("task", lambda group: group.task, least=NAME_CELLS),
+    Column[ErrorGroup]("task", lambda group: group.task, least=NAME_CELLS, in_middle=True),
     Column[ErrorGroup]("error", lambda group: group.type, rank=1, least=16, style="red"),
     Column[ErrorGroup]("place", lambda group: group.place, rank=4, least=16),
     Column[ErrorGroup]("1h", lambda group: f"{group.hour:,}", rank=3, right=True),

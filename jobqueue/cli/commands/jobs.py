@@ -56,15 +56,17 @@ def _detail_style(job: JobRecord) -> str:
 LIST = [
     Column[JobRecord]("id", lambda job: job.id, right=True),
     Column[JobRecord]("state", lambda job: job.state, style=lambda job: COLOURS[job.state]),
-    Column[JobRecord]("task", lambda job: job.task, rank=1, least=NAME_CELLS),
+    Column[JobRecord]("task", lambda job: job.task, rank=1, least=NAME_CELLS, in_middle=True),
     Column[JobRecord]("arguments", call_of, rank=3, least=12),
-    Column[JobRecord]("queue", lambda job: job.queue, rank=5, least=NAME_CELLS),
+    Column[JobRecord]("queue", lambda job: job.queue, rank=5, least=NAME_CELLS, in_middle=True),
     Column[JobRecord]("prio", lambda job: job.priority or "", rank=8, right=True),
     Column[JobRecord]("attempt", lambda job: f"{job.attempt}/{job.max_attempts}", rank=4),
     Column[JobRecord]("created", lambda job: ago(job.created_at), rank=6, style="dim"),
     Column[JobRecord]("took", took, rank=7, right=True),
     Column[JobRecord]("tags", lambda job: ",".join(job.tags), rank=9, least=6),
-    Column[JobRecord]("worker", lambda job: job.worker, rank=10, least=10, style="dim"),
+    Column[JobRecord](
+        "worker", lambda job: job.worker, rank=10, least=10, in_middle=True, style="dim"
+    ),
     Column[JobRecord]("detail", detail, rank=2, least=20, style=_detail_style),
 ]
 

@@ -47,7 +47,9 @@ NAMES = click.argument(
 SCHEDULES = [
     Column[ScheduleRecord]("schedule", lambda each: each.name, least=NAME_LEAST, in_middle=True),
     Column[ScheduleRecord]("when", lambda each: each.definition.describe(), least=WHEN_LEAST),
-    Column[ScheduleRecord]("task", lambda each: each.definition.task, rank=3, least=12),
+    Column[ScheduleRecord](
+        "task", lambda each: each.definition.task, rank=3, least=12, in_middle=True
+    ),
     Column[ScheduleRecord](
         "next", lambda each: "" if each.paused_at else ago(each.next_at), right=True
     ),

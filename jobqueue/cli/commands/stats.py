@@ -124,7 +124,7 @@ MINUTES = [
     ),
 ]
 WORKERS = [
-    _named("worker", least=12),
+    _named("worker", least=12, in_middle=True),
     Column[Row]("busy", lambda row: f"{row['running']}/{row['concurrency']}", right=True),
     Column[Row]("draining", lambda row: "yes" if row["stopping_at"] else "", style="yellow"),
     _number("processed", rank=1),

@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from jobqueue import JobQueue
+from jobqueue.cli.commands import errors, jobs, schedules
 from jobqueue.cli.commands import stats as monitor
+from jobqueue.cli.commands.top import draw
 from jobqueue.display import ago
 from jobqueue.records import counted
 from jobqueue.store import queue_figures
@@ -194,8 +196,17 @@ def test_a_long_name_is_cut_in_the_middle_before_a_switch_or_a_count_is_left_out
         assert max(map(len, [head, line, *more])) <= 80
     assert {"SUCCEEDED", "FAILED", "ERRORS"} <= set(" ".join(more).split())
     assert any(re.match(r"example\.bil\S+…\S+_pdf_of_it +1 ", line) for line in more)
+    assert re.search(r"^queue-of-\S+…\S+abcdefgh +2 ", cli_with_app.ok("top", "--once"), re.M)
     monkeypatch.setenv("COLUMNS", "160")
     assert queue in cli_with_app.ok("queues") and task in cli_with_app.ok("tasks")
+
+
+def test_what_names_a_row_is_cut_in_its_middle_in_every_table() -> None:
+    tables = (jobs.LIST, errors.COLUMNS, schedules.SCHEDULES, draw.WORKERS, draw.RUNNING)
+    columns = [column for each in (*tables, monitor.WORKERS) for column in each]
+    named = [each for each in columns if each.title in ("queue", "task", "worker", "schedule")]
+    assert len(named) == 9
+    assert [each.title for each in named if not each.in_middle] == []
 
 
 def test_queues_pause_and_resume(cli_with_app: Cli) -> None:

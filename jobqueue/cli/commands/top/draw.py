@@ -213,7 +213,7 @@ def _queue_columns(paused_by: Mapping[str, str], cells: int) -> list[Column[Row]
 
     failed: Callable[[Row], str] = lambda row: "bold red" if row["failed_hour"] else "dim"  # noqa: E731
     return [
-        Column[Row]("queue", lambda row: row["queue"], least=NAME, style="bold"),
+        Column[Row]("queue", lambda row: row["queue"], least=NAME, in_middle=True, style="bold"),
         Column[Row]("waiting", waiting, right=True),
         Column[Row]("running", running, right=True),
         Column[Row](
@@ -281,7 +281,7 @@ def _heartbeat(row: Row) -> str:
 
 
 WORKERS = [
-    Column[Row]("worker", lambda row: row["worker"], least=NAME, style="bold"),
+    Column[Row]("worker", lambda row: row["worker"], least=NAME, in_middle=True, style="bold"),
     Column[Row]("slots busy", _slots),
     Column[Row](
         "longest job",
@@ -304,7 +304,7 @@ WORKERS = [
 ]
 RUNNING = [
     Column[Running]("id", lambda job: job.id, right=True),
-    Column[Running]("task", lambda job: job.task, least=NAME, style="bold"),
+    Column[Running]("task", lambda job: job.task, least=NAME, in_middle=True, style="bold"),
     Column[Running]("running for", lambda job: duration(job.seconds), right=True),
     Column[Running]("stuck", lambda job: job.stuck, rank=1, least=10, style="bold red"),
 ]
