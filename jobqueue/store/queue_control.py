@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, delete, select, update
 
 from jobqueue.queue_switches import QueueSwitches, Rate, columns_of, value_of
 from jobqueue.records import JobFilter
@@ -101,9 +101,12 @@ class QueueControl:
 
         def work(connection: Connection) -> bool:
             # Insert first: if another process inserts the row meanwhile, it is read and locked.
-            connection.execute(self._store.backend.insert(queues).values(name=queue))
+            row = self._store.backend.insert(queues).values(name=queue)
+            made = connection.execute(row.returning(queues.c.name)).first() is not None
             old = value_of(switch, dict(connection.execute(there).mappings().one()))
             if old == value_of(switch, values):
+                if made:
+                    connection.execute(delete(queues).where(queues.c.name == queue))
                 return False
             if action is not None:
                 action.before = {switch: old}

@@ -139,6 +139,8 @@ def test_a_switch_that_is_so_already_is_no_change_and_no_row_of_the_audit(jobs: 
         lambda: control.rate("mail", None),
         lambda: control.fair("mail", fair=False),
     )
+    assert [change() for change in changes[3:]] == [False] * 3
+    assert Monitor(jobs.store).bounded_queues() == []  # It made no queue either.
     assert [(change(), change()) for change in changes] == [(True, False)] * 6
     assert [change() for change in changes[3:]] == [False] * 3
     assert [row["verb"] for row in Audit(jobs.store).find(None)] == ["fair", "rate", "limit"] * 2
