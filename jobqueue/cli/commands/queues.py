@@ -47,9 +47,7 @@ def _change_pauses(
         cli.check_names(kind, names, force=force)
     change = getattr(Pauses(cli.store, operator()), verb)
     changed = {
-        (kind, name): bool(change(kind, name))
-        for kind, names in named.items()
-        for name in dict.fromkeys(names)
+        (kind, name): bool(change(kind, name)) for kind, names in named.items() for name in names
     }
     if verb == "resume" and any(changed.values()):
         cli.wake_workers()
@@ -66,6 +64,7 @@ def _pausing(name: str, help_: str) -> None:
     @_force
     @pass_cli
     def command(cli: CliContext, names: tuple[str, ...], force: bool) -> None:
+        names = tuple(dict.fromkeys(names))
         changed, said = _change_pauses(cli, name, {PauseKind.QUEUE: names}, force=force)
         document = {"changed": changed, "queues": list(names)}
         cli.answer(document, *(f"{queue} {state}" for _, queue, state in said))
@@ -192,6 +191,7 @@ def _of_tasks_and_tags(verb: str, help_: str) -> click.Command:
                 f"{verb}: give --task or --tag; for a queue: jobqueue queues {verb} NAME",
                 field="task",
             )
+        tasks, tags = tuple(dict.fromkeys(tasks)), tuple(dict.fromkeys(tags))
         named = {PauseKind.TASK: tasks, PauseKind.TAG: tags}
         changed, said = _change_pauses(cli, verb, named, force=force)
         document = {"changed": changed, "tasks": list(tasks), "tags": list(tags)}

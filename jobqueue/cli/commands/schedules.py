@@ -195,7 +195,7 @@ def _switch(
     @NAMES
     @pass_cli
     def command(cli: CliContext, names: tuple[str, ...]) -> None:
-        found = _named(cli, names)
+        found, names = _named(cli, names), tuple(dict.fromkeys(names))
         changed = {name for name in names if change(found, name)}
         said = [f"{name} {done if name in changed else undone}" for name in names]
         cli.answer({"changed": len(changed), "schedules": list(names)}, *said)
@@ -217,8 +217,8 @@ def remove(cli: CliContext, names: tuple[str, ...]) -> None:
 
     Their jobs stay.
     """
-    found = _named(cli, names)
-    removed = [found.remove(name) for name in dict.fromkeys(names)]
+    found, names = _named(cli, names), tuple(dict.fromkeys(names))
+    removed = [found.remove(name) for name in names]
     if cli.json:
         cli.print_json({"changed": len(removed), "schedules": list(names)})
         return

@@ -59,7 +59,9 @@ def test_a_schedule_is_added_changed_run_and_removed(scheduled: Cli) -> None:
         "schedules", "add", "sync-7", "sync", "7", "--every", "9m", "--tag", "x", "--replace"
     )
     assert said.startswith("sync-7: every 9m, paused ") and f" by {by}, " in said
-    scheduled.ok("schedules", "resume", "sync-7", "nightly")
+    twice = ("sync-7", "sync-7", "nightly")
+    assert scheduled.ok("schedules", "resume", *twice) == "sync-7 runs\nnightly runs\n"
+    assert scheduled.json("schedules", "resume", *twice)["schedules"] == ["sync-7", "nightly"]
     assert scheduled.ok("schedules", "reset", "nightly") == "nightly is as the code declares it\n"
     scheduled.app = None  # Needed for none of these.
     id_ = int(scheduled.ok("schedules", "run", "sync-7"))

@@ -212,7 +212,9 @@ def test_what_names_a_row_is_cut_in_its_middle_in_every_table() -> None:
 def test_queues_pause_and_resume(cli_with_app: Cli) -> None:
     id_ = cli_with_app.id("mail", "x")
     assert cli_with_app.ok("queues", "pause", "mail") == "mail paused\n"
-    assert cli_with_app.ok("queues", "pause", "mail") == "mail paused already\n"
+    assert cli_with_app.ok("queues", "pause", "mail", "mail") == "mail paused already\n"
+    twice = cli_with_app.json("queues", "pause", "mail", "mail")
+    assert twice == {"changed": 0, "queues": ["mail"]}
     assert cli_with_app.json("queues")[0]["paused"] is True
     assert re.search(r"^mail .* yes$", cli_with_app.ok("queues"), re.MULTILINE)
     cli_with_app.drain()
