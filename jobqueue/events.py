@@ -8,6 +8,7 @@ from typing import TypeGuard, get_args
 from jobqueue.errors import invalid
 from jobqueue.literal_types import EventName
 from jobqueue.loggers import get_logger
+from jobqueue.printable_text import did_you_mean
 from jobqueue.records import AttemptError
 
 log = get_logger("jobqueue.events")
@@ -40,7 +41,8 @@ class EventStream:
     def subscribe(self, name: EventName, subscriber: Subscriber) -> None:
         """Call `subscriber` for each event of that name. Raises InvalidOption for another name."""
         if name not in NAMES:
-            raise invalid("on", f"{name!r} is not an event; there are {', '.join(NAMES)}", name)
+            known = f"there are {', '.join(NAMES)}{did_you_mean(str(name)[:40], NAMES)}"
+            raise invalid("on", f"{name!r} is not an event; {known}", name)
         self._subscribers[name].append(subscriber)
 
     def wanted(self, name: str) -> TypeGuard[EventName]:

@@ -4,12 +4,11 @@ from collections.abc import Callable, Collection, Iterable
 
 from jobqueue import options
 from jobqueue.errors import InvalidOption, JobNotFound, invalid
-from jobqueue.printable_text import listed
+from jobqueue.printable_text import did_you_mean, listed
 from jobqueue.records import JobFilter
 from jobqueue.store.database import Store
 from jobqueue.store.names import Names, names_in_use
 from jobqueue.tasks import Registry
-from jobqueue.text_parsing import did_you_mean
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
 

@@ -12,6 +12,7 @@ from jobqueue.errors import Duration, InvalidOption, invalid, type_of
 from jobqueue.headers import Headers, check_headers
 from jobqueue.key_options import check_debounce, check_due_times, check_key, check_without_key
 from jobqueue.literal_types import CatchUp, Isolation, OnConflict, Overlap, UniqueUntil
+from jobqueue.printable_text import did_you_mean
 from jobqueue.records import lasting
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS
 from jobqueue.schedules.timing import Timing, check_timing
@@ -308,7 +309,8 @@ class Options:
         for option, value in changes.items():
             check = _CHECKS.get(option)
             if check is None:
-                raise invalid(option, f"no such option; there are {', '.join(_CHECKS)}", value)
+                known = f"there are {', '.join(_CHECKS)}{did_you_mean(option[:40], _CHECKS)}"
+                raise invalid(option, f"no such option; {known}", value)
             checked[option] = check(value)
         if checked.get("delay") is not None and checked.get("at") is not None:
             raise invalid("at", "give either delay or at, not both")

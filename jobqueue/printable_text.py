@@ -1,9 +1,10 @@
-"""Make text that comes from the data harmless to a terminal; times and lists in messages."""
+"""Make text that comes from the data harmless to a terminal; lists, times and hints in messages."""
 
+import difflib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Controls (C0, DEL, C1), what reorders or hides text (bidi, zero width, tags, BOM), separators that
@@ -40,6 +41,12 @@ def _escape(match: re.Match[str]) -> str:
 def listed(names: Sequence[object], most: int = 8) -> str:
     """Return the first names, `a, b, …`, for a message."""
     return ", ".join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean a or b?`, or an empty text without a similar name."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def span(seconds: float) -> str:

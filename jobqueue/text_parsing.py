@@ -1,12 +1,12 @@
 """Parse what users write on a command line or in a URL: ids, states, instants, filters of jobs."""
 
-import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from jobqueue import options
 from jobqueue.errors import InvalidOption, invalid
+from jobqueue.printable_text import did_you_mean
 from jobqueue.records import JobFilter
 from jobqueue.serialization.json_values import INTEGER_MAX
 from jobqueue.states import State
@@ -94,12 +94,6 @@ def a_filter(
 
 
 # What errors say of a word that is not known
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean a or b?`, or an empty text without a similar name."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def not_one(word: str, of: str, known: Collection[str]) -> str:

@@ -4,7 +4,6 @@ cronsim parses and searches. It is given fields for which it treats clock change
 runs in every hour follows real time; any other wall time gives one run, whatever the clocks do.
 """
 
-import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from jobqueue.errors import InvalidOption, invalid
+from jobqueue.printable_text import did_you_mean
 from jobqueue.records import counted, in_largest_unit, lasting
 
 LENGTH_MAX = 100
@@ -169,8 +169,7 @@ def cron(expression: str, *, tz: str = "UTC") -> Cron:
         raise _refused(expression, f"it has {there}, not 5: minute hour day month weekday{hint}")
     known = _zones()
     if not isinstance(tz, str) or tz not in known:
-        near = difflib.get_close_matches(str(tz)[:LENGTH_MAX], known, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; write one like Europe/Zurich"
+        hint = did_you_mean(str(tz)[:LENGTH_MAX], known) or "; write one like Europe/Zurich"
         raise invalid("tz", f"{_shown(tz)} is not a known time zone{hint}", tz)
     try:
         CronSim(NAMED.get(plain.lower(), plain), _ANY)  # Its words name the field as it was given.

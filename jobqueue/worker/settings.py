@@ -7,6 +7,7 @@ from typing import Any, TypedDict, get_args
 
 from jobqueue import options
 from jobqueue.errors import Duration, InvalidOption, invalid
+from jobqueue.printable_text import did_you_mean
 from jobqueue.states import State
 
 DAY = 86_400.0
@@ -177,9 +178,8 @@ class WorkerSettings:
         for option, value in given.items():
             setting = known.get(option)
             if setting is None:
-                raise invalid(
-                    option, f"no such setting of a worker; there are {', '.join(known)}", value
-                )
+                there = f"there are {', '.join(known)}{did_you_mean(option[:40], known)}"
+                raise invalid(option, f"no such setting of a worker; {there}", value)
             is_none = value is None and type(None) in get_args(setting.type)
             checked[option] = None if is_none else setting.metadata["check"](value, option)
         settings = WorkerSettings(**checked)

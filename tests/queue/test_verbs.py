@@ -252,6 +252,8 @@ def test_what_is_not_of_the_right_kind_is_refused_where_it_is_given(
         (lambda: jobs.list(queue=5), "queue: 5 is not text"),
         (lambda: list(jobs.as_completed([5])), "as_completed: int is not a job"),
         (lambda: jobs.worker(lease=timedelta(0)), "lease: 0 s is out of range"),
+        (lambda: jobs.worker(concurency=4), "; did you mean concurrency"),
+        (lambda: jobs.on("succeded", print), "lost; did you mean succeeded?"),
     ]:
         with pytest.raises((InvalidOption, InvalidArguments), match=re.escape(said)):
             call()

@@ -400,6 +400,7 @@ def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     assert error.field == "prioritee"
     for known in ("queue", "priority", "delay", "at", "max_attempts", "unique_key", "tags"):
         assert known in str(error)
+    assert str(error).endswith("; did you mean priority?")
 
 
 def test_what_is_not_changed_stays() -> None:

@@ -20,12 +20,11 @@ from jobqueue.errors import InvalidArguments, InvalidOption, JobNotFound, Schema
 from jobqueue.job import Job
 from jobqueue.json_forms import find_task, job_json, make_call, with_attempts
 from jobqueue.known_names import names_of
-from jobqueue.printable_text import listed
+from jobqueue.printable_text import did_you_mean, listed
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.states import WAITING
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
-from jobqueue.text_parsing import did_you_mean
 from jobqueue.worker.execute.exec_task import EXEC as EXEC_TASK
 from jobqueue.worker.execute.exec_task import NAME as EXEC
 
