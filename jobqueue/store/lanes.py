@@ -110,16 +110,15 @@ class Lanes(LaneRows):
         These are locked. One statement does both, unless the last claim found the queue limited.
         """
         given = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
-        one, width = self._statements.switches_and_lock, len(Switches._fields)
-        if queue in self._limited_queues:
-            one = self._statements.switches
-        rows = connection.execute(one, given).all()
-        switches = Switches(*rows[0][:width])
+        was_limited, known = queue in self._limited_queues, self._statements
+        statement = known.switches if was_limited else known.switches_and_lock
+        rows = connection.execute(statement, given).all()
+        switches = Switches(*rows[0][: len(Switches._fields)])
         if switches.is_limited:
             self._limited_queues.add(queue)
             return switches, {}
-        if queue in self._limited_queues:
-            self._limited_queues.discard(queue)
+        self._limited_queues.discard(queue)
+        if was_limited:
             return switches, self._lock(connection, queue, switches, limit)
         return switches, {name: turn for *_, name, turn in rows if name is not None}
 
