@@ -165,15 +165,19 @@ def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[
 def _note_holder(cli: CliContext, job: Job[Any], call: Call[Any]) -> None:
     """Say what became of the job that holds the unique key."""
     settings, became = call.settings, "; no new one was made"
+    changes = settings.on_conflict != "ignore" or settings.debounce is not None
     with contextlib.suppress(SQLAlchemyError, JobNotFound):  # The role may be one that only writes.
         record = job.record()
-        changes = record.state in WAITING
-        if changes and settings.on_conflict == "replace":
+        if changes and record.state not in WAITING:
+            became = f"; it is {record.state}, so it stays as it is"
+        elif settings.on_conflict == "replace":
             became = ", and was replaced"
-        elif changes and (settings.on_conflict == "reschedule" or settings.debounce is not None):
+        elif changes:
             became = f"; it is due {ago(record.run_at)}"
         elif (record.task, record.args) != (call.task.name, call.args):
-            return  # The log has a warning.
+            if not settings.rerun:
+                return  # The log has a warning.
+            became += ", and it keeps its arguments"
     cli.note(f"job {job.id} with that unique key was there{became}")
 
 

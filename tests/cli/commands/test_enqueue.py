@@ -133,6 +133,12 @@ def test_who_enqueues_hears_what_became_of_the_job_that_holds_the_key(bare: Cli)
     assert f"{there}; it is due in 2h\n" in said(2, "--debounce", "2h")
     job = bare.json("show", id_)
     assert (job["args"], len(bare.json("list"))) == ([2], 1)
+    assert f"{there}; no new one was made, and it keeps its arguments\n" in said(3, "--rerun")
+    bare.ok("cancel", id_)
+    bare.id("t", 4, "--unique-key", "d", "--unique-until", "deleted")
+    bare.ok("cancel", "--all", "--yes")
+    ended = bare("enqueue", "t", 5, "--unique-key", "d", "--on-conflict", "replace").stderr
+    assert "with that unique key was there; it is cancelled, so it stays as it is\n" in ended
 
 
 def test_unique_until_deleted_holds_the_key_after_the_end(cli_with_app: Cli) -> None:
