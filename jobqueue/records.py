@@ -191,6 +191,8 @@ class JobRecord:
     scheduled_for: datetime | None = None
     expires_at: datetime | None = None
     lane: str | None = None
+    awaits_key: bool = False
+    """It waits until another job has freed its unique key."""
     error: AttemptError | None = None
     error_at: datetime | None = None
 

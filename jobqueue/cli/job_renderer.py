@@ -51,7 +51,7 @@ def _facts(job: JobRecord, screen: Console) -> None:
         ("worker", job.worker or ""),
         ("timeout", duration(job.timeout)),
         ("deadline", _at(job.deadline_at)),
-        ("unique key", f"{job.unique_key} until {job.unique_until}" if job.unique_key else ""),
+        ("unique key", _key(job)),
         ("tags", ", ".join(job.tags)),
         ("headers", _headers(job)),
         ("for", _at(job.scheduled_for)),
@@ -61,6 +61,13 @@ def _facts(job: JobRecord, screen: Console) -> None:
     for label, value in facts:
         if value:
             put(screen, Text(f"{label:<{LABEL_CELLS}}", style="dim") + Text(escape_controls(value)))
+
+
+def _key(job: JobRecord) -> str:
+    if job.unique_key is None:
+        return ""
+    waits = ", waits for it" if job.awaits_key else ""
+    return f"{job.unique_key} until {job.unique_until}{waits}"
 
 
 def _headers(job: JobRecord) -> str:

@@ -351,6 +351,7 @@ def _record(row: Row[Any], error: Row[Any] | None) -> JobRecord:
     values["state"] = State(row.state)
     awaited = values.pop("awaited_key")
     values["unique_key"] = row.unique_key if awaited is None else awaited
+    values["awaits_key"] = awaited is not None
     values["tags"] = names_in(row.tags)
     if error is not None:
         values["error"] = AttemptError(error.error_type, error.error_message, error.traceback)

@@ -38,7 +38,8 @@ LINE_MAX = 2000
 def detail(job: JobRecord) -> str:
     """Return what matters most about a job in its state: due time, progress, result or error."""
     if job.state is State.SCHEDULED:
-        return ", ".join(filter(None, [f"due {ago(job.run_at)}", error_of(job) or job.reason]))
+        waits = "waits for its unique key" if job.awaits_key else f"due {ago(job.run_at)}"
+        return ", ".join(filter(None, [waits, error_of(job) or job.reason]))
     if job.state is State.RUNNING:
         asked = "asked to stop" if job.cancel_requested_at else ""
         fraction = "" if job.progress is None else f"{job.progress:.0%}"

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobqueue import JobQueue
+
 from tests.cli.conftest import Cli
 
 
@@ -173,3 +175,13 @@ def test_a_list_shows_names_whole_and_no_column_of_nothing(
     bare.id(name, "x" * 99, "--tag", "urgent")
     assert all(name in line for line in bare.ok("list").splitlines()[1:])
     assert name in bare.ok("stats")
+
+
+def test_a_job_that_waits_for_its_key_says_so(bare: Cli) -> None:
+    bare.id("t", "--unique-key", "k")
+    with JobQueue(bare.url) as queue, queue.store.write() as connection:
+        connection.exec_driver_sql("UPDATE jobqueue_jobs SET state = 'running', worker_id = 7")
+    next_ = bare.id("t", "--unique-key", "k", "--rerun")
+    row = next(line for line in bare.ok("list").splitlines() if line.startswith(f"{next_:>2} "))
+    assert row.endswith("waits for its unique key") and "due" not in row
+    assert "unique key  k until finished, waits for it" in bare.ok("show", next_)
