@@ -60,8 +60,11 @@ class Lanes(LaneRows):
 
     def __init__(self, store: Store, *, lock_wait: float = LOCK_WAIT) -> None:
         super().__init__(store, lock_wait=lock_wait)
-        self._limited_queues: set[str] = set()
-        """Those that the last claim found to have a limit, a rate or fair shares."""
+        self._asked_first: set[str] = set()
+        """Queues whose switches are read before any key of them is locked.
+
+        The last claim found them paused, or with a limit, a rate or fair shares.
+        """
 
     def claim(
         self, connection: Connection, holder: WorkerRef, queue: str, limit: int
@@ -107,18 +110,19 @@ class Lanes(LaneRows):
     ) -> tuple[Switches, dict[str, float]]:
         """Return a queue's switches and, if it has no limit, the turns of its keys by their names.
 
-        These are locked. One statement does both, unless the last claim found the queue limited.
+        These are locked. One statement does both, unless the last claim found the queue limited or
+        paused: a lock is written to the disk, and a worker looks at such a queue all the time.
         """
         given = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
-        was_limited, known = queue in self._limited_queues, self._statements
-        statement = known.switches if was_limited else known.switches_and_lock
+        is_asked, known = queue in self._asked_first, self._statements
+        statement = known.switches if is_asked else known.switches_and_lock
         rows = connection.execute(statement, given).all()
         switches = Switches(*rows[0][: len(Switches._fields)])
-        if switches.is_limited:
-            self._limited_queues.add(queue)
+        if switches.is_limited or switches.paused_at is not None:
+            self._asked_first.add(queue)
             return switches, {}
-        self._limited_queues.discard(queue)
-        if was_limited:
+        self._asked_first.discard(queue)
+        if is_asked:
             return switches, self._lock(connection, queue, switches, limit)
         return switches, {name: turn for *_, name, turn in rows if name is not None}
 

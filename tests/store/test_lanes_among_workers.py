@@ -12,7 +12,8 @@ from jobqueue.records import Claim
 from jobqueue.states import State
 from jobqueue.store.clock import after
 from jobqueue.store.lanes import LaneClaims
-from jobqueue.store.schema import LaneKind, Parked, jobs, lanes
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.worker.claim.lanes import LanePlanner
 from tests.store.lane_bench import LaneBench, ids
@@ -61,6 +62,20 @@ def test_the_lock_of_a_lane_is_not_waited_for(bench: LaneBench) -> None:
     with bench.kit.store.write() as connection:
         connection.execute(select(lanes).with_for_update())
         assert bench.try_claim().is_locked
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+def test_claims_from_a_paused_queue_lock_no_lane_but_for_the_first(bench: LaneBench) -> None:
+    """Each lock would be written to the disk: workers look there as long as the pause lasts."""
+    (job,) = bench.add("a")
+    bench.sweep()
+    Pauses(bench.kit.store).pause(PauseKind.QUEUE, "default")
+    bench.try_claim()
+    with bench.kit.store.write() as connection:
+        assert not bench.lanes.claim(connection, bench.holder, "default", 9).claims
+        assert connection.execute(text("SELECT pg_current_xact_id_if_assigned()")).scalar() is None
+    Pauses(bench.kit.store).resume(PauseKind.QUEUE, "default")
+    assert [claim.id for claim in bench.try_claim().claims] == [job]
 
 
 def test_with_work_names_queues_once(bench: LaneBench) -> None:
