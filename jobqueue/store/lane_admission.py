@@ -8,7 +8,7 @@ queue is that of its last start; a lane that was idle begins there, so that it s
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -135,6 +135,8 @@ class Lane:
     """The place of the last job that was looked at, if there may be more behind it."""
     has_more: bool = False
     """There may be more jobs behind these."""
+    missed: Collection[int] = ()
+    """Jobs that were taken and are not claimed: another transaction holds or has changed them."""
 
     def __post_init__(self) -> None:
         self.heads = sorted(self.heads, key=PLACE)
@@ -180,11 +182,25 @@ class Lane:
             and not any(head.lane_strict == 1 for head in self.heads)
         )
 
+    def missed_all_but(self, claimed: Collection[int]) -> None:
+        """Note which of the taken jobs are not claimed, and which may not be claimed therefore.
+
+        Behind one that is missed: a strict job, and if it is strict itself, every other.
+        """
+        missed: list[Head] = []
+        for head in self.allowed[: self.taken]:
+            is_held_up = missed and (head.lane_strict or any(one.lane_strict for one in missed))
+            if head.id not in claimed or is_held_up:
+                missed.append(head)
+        self.missed = {head.id for head in missed}
+
     @property
     def may_give_more(self) -> bool:
         """Return whether another job may start, as far as is known."""
-        if self.next is not None or not self.taken:
-            return self.next is not None
+        if self.next is not None or self.missed:
+            return True
+        if not self.taken:
+            return False
         # Behind the jobs that were seen there may be one with another limit.
         are_alike = len({head.lane_limit for head in self.heads}) == 1
         return self.places.next_id is not None or (self.has_more and not are_alike)
@@ -196,7 +212,7 @@ class Lane:
 
     @property
     def _left(self) -> Sequence[Head]:
-        taken = {head.id for head in self.allowed[: self.taken]}
+        taken = {head.id for head in self.allowed[: self.taken]}.difference(self.missed)
         return [head for head in self.heads if head.id not in taken]
 
     @property

@@ -82,7 +82,7 @@ class Lanes(LaneRows):
         if not switches.is_limited:
             lanes = self._of_locked(connection, queue, switches, turns, limit)
             chosen = choose_in_order(lanes, limit)
-            claims = self.claim_jobs(connection, holder, queue, chosen)
+            claims = self._claim_in_order(connection, holder, queue, chosen, lanes)
             self._write(connection, lanes)
             is_locked = not lanes and bool(self.with_work(connection, [queue]))
             given = _keys(lanes, claims)
@@ -93,7 +93,7 @@ class Lanes(LaneRows):
         room = min(limit, own.room())
         lanes = self._lock_all(connection, queue, own, room) if room else []
         chosen = choose_fairly(lanes, room, own) if switches.fair else choose_in_order(lanes, room)
-        claims = self.claim_jobs(connection, holder, queue, chosen)
+        claims = self._claim_in_order(connection, holder, queue, chosen, lanes)
         own.started(len(claims))
         self._write(connection, lanes)
         self._write_queue(connection, queue, own, lanes, room)
@@ -254,6 +254,28 @@ class Lanes(LaneRows):
         given = self._backend.batch_parameters(NAMES, [(name,) for name in sorted(names)])
         return connection.execute(statement, given | {"in_queue": queue, "in_limit": limit}).all()
 
+    def _claim_in_order(
+        self,
+        connection: Connection,
+        holder: WorkerRef,
+        queue: str,
+        chosen: Mapping[int, str | None],
+        lanes: Sequence[Lane],
+    ) -> list[Claim]:
+        """Claim what was chosen of lanes, and note in them what could not be claimed.
+
+        Nor are those that would overtake a strict job so, or be overtaken by one.
+        """
+        claims = self.claim_jobs(connection, holder, queue, chosen)
+        if len(claims) == len(chosen):
+            return claims
+        claimed = {claim.id for claim in claims}
+        for lane in lanes:
+            lane.missed_all_but(claimed)
+        missed = {id_ for lane in lanes for id_ in lane.missed}
+        self._undo(connection, [claim for claim in claims if claim.id in missed])
+        return [claim for claim in claims if claim.id not in missed]
+
     def claim_jobs(
         self,
         connection: Connection,
@@ -277,10 +299,15 @@ class Lanes(LaneRows):
             if (claim.queue, row.lane) == (queue, keys[claim.id])
         }
         if len(by_id) < len(claims):  # What runs in another queue or lane was not counted.
-            pairs = [(claim.id, claim.fence) for claim in claims if claim.id not in by_id]
-            moved = self._backend.batch_parameters(PAIRS, sorted(pairs))
-            connection.execute(self._store.statements.undo_claim, moved)
+            self._undo(connection, [claim for claim in claims if claim.id not in by_id])
         return [by_id[id_] for id_ in keys if id_ in by_id]  # Some may be locked or gone.
+
+    def _undo(self, connection: Connection, claims: Sequence[Claim]) -> None:
+        """Undo claims of this transaction."""
+        if claims:
+            pairs = sorted((claim.id, claim.fence) for claim in claims)
+            given = self._backend.batch_parameters(PAIRS, pairs)
+            connection.execute(self._store.statements.undo_claim, given)
 
     def _write(self, connection: Connection, lanes: Sequence[Lane]) -> None:
         """Write where the lanes stand: removed if empty, parked if no job of them may start."""

@@ -259,6 +259,40 @@ def test_a_rate_counts_no_start_of_a_job_that_was_locked_after_it_was_chosen(
 
 
 @pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+@pytest.mark.parametrize("max_running", [None, 9], ids=["key", "limited queue"])
+def test_a_key_whose_first_job_another_transaction_locks_is_not_passed_over(
+    bench: LaneBench, max_running: int | None
+) -> None:
+    """Nothing of it runs whose end would bring it back."""
+    first, second = bench.add("a", limit=1, count=2)
+    bench.switch(max_running=max_running)
+    bench.sweep()
+    with bench.kit.store.write() as other:
+        other.execute(select(jobs).where(jobs.c.id == first).with_for_update())
+        assert not bench.try_claim().claims
+        other.execute(jobs.delete().where(jobs.c.id == first))
+    assert [claim.id for claim in bench.try_claim().claims] == [second]
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+@pytest.mark.parametrize(
+    ("strict", "starts"), [((0, 0), 1), ((1, 0), 0), ((0, 1), 0), ((1, 1), 0)], ids=str
+)
+def test_a_strict_job_neither_overtakes_one_that_is_locked_nor_is_overtaken_while_it_is(
+    bench: LaneBench, strict: tuple[int, int], starts: int
+) -> None:
+    made = [bench.add("a", limit=2, strict=bool(one))[0] for one in strict]
+    bench.sweep()
+    with bench.kit.store.write() as other:
+        other.execute(select(jobs).where(jobs.c.id == made[0]).with_for_update())
+        early = [claim.id for claim in bench.try_claim().claims]
+    assert early == made[1:][:starts]
+    late = [claim.id for claim in bench.try_claim().claims]
+    assert late == [id_ for id_ in made if id_ not in early]
+    assert {bench.kit.jobs.get(id_).attempt for id_ in made} == {1}
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
 def test_a_lane_that_another_worker_locks_is_brought_back_later(bench: LaneBench) -> None:
     bench.add("a", limit=0)
     bench.claim()
