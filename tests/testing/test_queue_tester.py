@@ -64,6 +64,25 @@ def test_jobs_of_a_key_and_of_a_limited_queue_are_drained(app: App, tester: Queu
     assert [job.state for job in made] == [State.SUCCEEDED] * 5
 
 
+def test_a_drain_goes_on_behind_keys_that_are_full(app: App, tester: QueueTester) -> None:
+    for key in "abc":
+        app.add.options(concurrency_key=key, concurrency_limit=0).enqueue(1)
+    free = app.add.options(concurrency_key="free").enqueue(2)
+    tester.drain()
+    assert free.state is State.SUCCEEDED
+
+
+def test_a_drain_ends_strict_jobs_of_several_keys_that_await_their_next_attempts(
+    app: App, tester: QueueTester
+) -> None:
+    made = [
+        app.flaky.options(concurrency_key=key, concurrency_limit=1, strict=True).enqueue(2)
+        for key in "abab"
+    ]
+    tester.drain(with_scheduled=True)
+    assert [job.state for job in made] == [State.SUCCEEDED] * 4
+
+
 def test_a_job_whose_key_is_full_is_run_when_asked_for(app: App, tester: QueueTester) -> None:
     job = app.add.options(concurrency_key="k", concurrency_limit=0).enqueue(1)
     assert tester.run(job) == 2
