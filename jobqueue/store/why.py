@@ -16,8 +16,8 @@ from jobqueue.records import counted
 from jobqueue.states import State
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.schema import PauseKind
-from jobqueue.store.sql.why import COUNTED_MAX
-from jobqueue.store.why_facts import Facts
+from jobqueue.store.sql.why import COUNTED_MAX, LOOKED_AT_MAX
+from jobqueue.store.why_facts import Before, Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Explanation:
 def explain(jobs: Jobs, id_: int) -> Explanation | None:
     """Return why the job is where it is; None if there is no such job.
 
-    Takes milliseconds for any number of jobs: it counts up to 10,000 of those in front.
+    Takes milliseconds for any number of jobs: it looks at up to 20,000 of those in front.
     """
     while (job := jobs.get(id_)) is not None:
         with jobs.store.read() as connection:
@@ -301,21 +301,30 @@ def _lane_full(facts: Facts) -> Explanation | None:
 
 
 def _behind(facts: Facts) -> Explanation | None:
-    jobs, keys = facts.jobs_before(), facts.keys_before()
-    if not jobs and not keys:
+    before, keys = facts.jobs_before(), facts.keys_before()
+    if not any(before) and not keys:
         return None
     parts = []
-    if jobs:
+    if any(before):
         of_key = "" if facts.verdicts.is_plain or facts.verdicts.queue_limited else " of its key"
-        parts.append(f"{_at_most_counted(jobs, 'job')}{of_key}")
+        parts.append(_before_it(before, of_key))
     if keys:
         parts.append(_at_most_counted(keys, "other key"))
     sentence = f"behind {' and '.join(parts)}"
-    pace = facts.pace() if facts.verdicts.is_plain else 0.0
+    pace = facts.pace() if facts.verdicts.is_plain and before.jobs else 0.0
     if pace:
-        least = "more than" if jobs > COUNTED_MAX else "about"
-        sentence += f", {least} {span(min(jobs, COUNTED_MAX) / pace)} at the last hour's pace"
+        is_least = before.jobs > COUNTED_MAX or before.may_be_more
+        time = span(min(before.jobs, COUNTED_MAX) / pace)
+        sentence += f", {'more than' if is_least else 'about'} {time} at the last hour's pace"
     return _because(facts, "behind", sentence, "wait, or start more workers", facts.job.queue)
+
+
+def _before_it(before: Before, of_key: str) -> str:
+    if before.jobs or not before.may_be_more:
+        least = "at least " if before.may_be_more and before.jobs <= COUNTED_MAX else ""
+        return f"{least}{_at_most_counted(before.jobs, 'job')}{of_key}"
+    count = f"{LOOKED_AT_MAX:,}"
+    return f"more than {count} jobs{of_key}, of which the first {count} are held back"
 
 
 def _claimable(facts: Facts) -> Explanation | None:

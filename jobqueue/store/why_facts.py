@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -19,6 +19,18 @@ from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.sql.rows import NAMES
 from jobqueue.store.sql.why import why_statements
+
+
+class Before(NamedTuple):
+    """How many jobs are claimed before one, of those that were looked at."""
+
+    jobs: int = 0
+    may_be_more: bool = False
+    """Behind these are others that were not looked at."""
+
+    def and_also(self, other: "Before") -> "Before":
+        """Return how many these are together with others."""
+        return Before(self.jobs + other.jobs, self.may_be_more or other.may_be_more)
 
 
 class Facts:
@@ -122,6 +134,8 @@ class Facts:
 
     def paused_ahead(self) -> int | None:
         """Return the first strict job of the key that is ahead and paused."""
+        if not self.switches.is_any_paused:
+            return None
         ahead: int | None = self._rows(self._why.paused_ahead).scalar_one_or_none()
         return ahead
 
@@ -149,7 +163,8 @@ class Facts:
     def begun_of_key(self, state: State) -> tuple[int, ...]:
         """Return the ids of the other jobs that hold a place in the lane, at most 100."""
         rows = self._rows(self._why.begun_of_key)
-        return tuple(row.id for row in rows if row.state == state and row.id != self.job.id)
+        others = (row.id for row in rows if row.state == state and row.id != self.job.id)
+        return tuple(sorted(others))
 
     def is_admitted(self) -> bool:
         """Return whether the job may start when it is the first of its lane."""
@@ -158,19 +173,19 @@ class Facts:
         allowed = Lane(job.lane, 0.0, [head], self.places).allowed
         return any(head.id == job.id for head in allowed)
 
-    def jobs_before(self) -> int:
+    def jobs_before(self) -> Before:
         """Count the jobs that are claimed before this one: of its key, or without a key."""
         if self.verdicts.is_plain:
-            return self._count(self._why.plain_before)
+            return self._before(self._why.plain_before)
         if self.places.next_id == self.job.id:
-            return 0
+            return Before()
         given = {"in_strict": int(self.verdicts.is_strict), "in_places": self.places.places}
-        before = self._count(self._why.of_key_before, given)
-        if not before:  # A claim passes over few of those that their own limits hold back.
-            ahead = self._count(self._why.of_key_before, given | {"in_strict": 1})
-            before = ahead if ahead > HEADS_MIN else 0
+        before = self._before(self._why.of_key_before, given)
+        if not before.jobs:  # A claim passes over few of those that their own limits hold back.
+            ahead = self._before(self._why.of_key_before, given | {"in_strict": 1})
+            before = ahead if ahead.jobs > HEADS_MIN else Before(0, ahead.may_be_more)
         if self.verdicts.queue_limited and not self.switches.fair:
-            before += self._count(self._why.plain_before)
+            before = before.and_also(self._before(self._why.plain_before))
         return before
 
     def keys_before(self) -> int:
@@ -217,7 +232,7 @@ class Facts:
 
         `place`: of a job without a key. It goes before the keys whose next job is behind it.
         """
-        keys = dict(map(tuple, self._rows(statement, given)))
+        keys = dict(map(tuple, self._rows(statement, given).all()))
         first = dict(islice(keys.items(), LANES_AT_ONCE))
         held = 0
         for lane in self._of_keys(first):
@@ -244,8 +259,9 @@ class Facts:
             before += others.first() is not None
         return before
 
-    def _count(self, statement: Any, more: Mapping[str, Any] | None = None) -> int:
-        return int(self._rows(statement, more).scalar_one())
+    def _before(self, statement: Any, more: Mapping[str, Any] | None = None) -> Before:
+        jobs, beyond = self._rows(statement, more).one()
+        return Before(jobs, beyond is not None)
 
     def pace(self) -> float:
         """Return the jobs of the queue that ended per second in the last hour."""

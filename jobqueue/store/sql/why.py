@@ -1,5 +1,6 @@
 """The statements that tell why a job is where it is, built from the predicates of the claim."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -8,11 +9,13 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Executable,
+    FromClause,
     Integer,
     Select,
     Text,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal_column,
@@ -51,6 +54,8 @@ from jobqueue.store.sql.predicates import (
 
 COUNTED_MAX = 10_000
 """Most jobs, or keys, that are counted in front of a job."""
+LOOKED_AT_MAX = 20_000
+"""Most jobs in front of a job that are read to count those that are not held back."""
 IDS_MAX = 100
 """Most ids of jobs that hold a lane or a queue."""
 PACE_SPAN = 3600.0
@@ -82,10 +87,10 @@ class WhyStatements:
             workers.c.id == bindparam("in_worker", type_=BigInteger())
         )
         self.pauses = _pauses()
-        of_key = and_(jobs.c.lane == _IN_LANE, jobs.c.lane_strict == 1)
-        self.paused_ahead = _ahead(and_(of_key, ~unpaused())).limit(1)
-        self.plain_before = _before(and_(PLAIN, unpaused()))
-        self.of_key_before = _before(and_(jobs.c.lane == _IN_LANE, _goes_first()))
+        of_key = jobs.c.lane == _IN_LANE
+        self.paused_ahead = _paused_ahead(of_key)
+        self.plain_before = _before(PLAIN, unpaused)
+        self.of_key_before = _before(of_key, _goes_first)
         self.key = select(lanes.c.queue, lanes.c.priority, lanes.c.due_at, lanes.c.turn).where(
             OF_KEY, lanes.c.name == _IN_LANE
         )
@@ -103,11 +108,8 @@ class WhyStatements:
         self.keys_before_by_turn = _keys_before(
             lanes.c.turn < bindparam("in_turn", type_=Double()), lanes.c.turn
         )
-        self.begun_of_key = (
-            select(jobs.c.id, jobs.c.state)
-            .where(BEGUN, jobs.c.lane == _IN_LANE)
-            .order_by(jobs.c.id)
-            .limit(IDS_MAX)
+        self.begun_of_key = (  # In any order: by id, PostgreSQL would read the whole table.
+            select(jobs.c.id, jobs.c.state).where(BEGUN, jobs.c.lane == _IN_LANE).limit(IDS_MAX)
         )
         self.key_holder = holder_of_awaited_key()
         self.running_in_queue = (
@@ -145,18 +147,18 @@ def _verdicts() -> Executable:
     ).where(jobs.c.id == _IN_JOB)
 
 
-def _goes_first() -> ColumnElement[bool]:
+def _goes_first(job: FromClause) -> ColumnElement[bool]:
     """True for a job that goes before those behind it in its lane, as in the heads of lanes.
 
     A strict job that is held back holds them back too, and overtakes none of these.
     """
     has_room = or_(
         bindparam("in_strict", type_=Integer()) == 1,
-        jobs.c.lane_strict == 1,
-        jobs.c.lane_limit.is_(None),
-        jobs.c.lane_limit > bindparam("in_places", type_=Integer()),
+        job.c.lane_strict == 1,
+        job.c.lane_limit.is_(None),
+        job.c.lane_limit > bindparam("in_places", type_=Integer()),
     )
-    return and_(is_in_line(), has_room)
+    return and_(is_in_line(job), has_room)
 
 
 def _pauses() -> Executable:
@@ -168,13 +170,33 @@ def _pauses() -> Executable:
     )
 
 
-def _before(line: ColumnElement[bool]) -> Executable:
-    """Count the jobs that the claim takes before one job, among those of its queue in `line`."""
-    return _counted(_ahead(line))
+def _before(
+    line: ColumnElement[bool], counts: Callable[[FromClause], ColumnElement[bool]]
+) -> Executable:
+    """Count the jobs that the claim takes before one job, among those of its queue in `line`.
+
+    `beyond` is a job if not all were looked at, and few of those counted: there may be more.
+    """
+    ahead = _ahead(line)
+    first = ahead.limit(LOOKED_AT_MAX).subquery("first")
+    some = select(first.c.id).where(counts(first)).limit(COUNTED_MAX + 1).subquery("some")
+    far = ahead.with_only_columns(jobs.c.id).limit(1).offset(LOOKED_AT_MAX).scalar_subquery()
+    before = func.count()
+    beyond = case((before <= COUNTED_MAX, far))
+    return select(before.label("before"), beyond.label("beyond")).select_from(some)
+
+
+def _paused_ahead(line: ColumnElement[bool]) -> Executable:
+    """Select the first strict job ahead of one that is paused, of those that are looked at.
+
+    The order is that of the jobs within: ordered once more, SQLite would sort them.
+    """
+    first = _ahead(line).limit(LOOKED_AT_MAX).subquery("first")
+    return select(first.c.id).where(first.c.lane_strict == 1, ~unpaused(first)).limit(1)
 
 
 def _ahead(line: ColumnElement[bool]) -> Select[Any]:
-    """Select the available jobs ahead of one job, among those of its queue in `line`.
+    """Select the available jobs ahead of one job, among those of its queue in `line`, in order.
 
     The instant is as the database has it, since plain SQL may have written it in another form. The
     place is of parameters: by subqueries SQLite would read all of the queue for the first job.
@@ -186,7 +208,7 @@ def _ahead(line: ColumnElement[bool]) -> Select[Any]:
     )
     order = [jobs.c[name] for name in PLACE]
     return (
-        select(jobs.c.id)
+        select(jobs.c.id, jobs.c.task, jobs.c.tags, jobs.c.lane_limit, jobs.c.lane_strict)
         .where(may("claim"), line, jobs.c.queue == _IN_QUEUE, tuple_(*order) < place)
         .order_by(*order)  # Otherwise PostgreSQL may read the table for the first 10,000.
     )
@@ -204,10 +226,6 @@ def _keys(*order: ColumnElement[Any]) -> Select[Any]:
         .where(OF_KEY, lanes.c.queue == _IN_QUEUE, lanes.c.parked == literal_column("0"))
         .order_by(*order)
     )
-
-
-def _counted(before: Select[Any]) -> Executable:
-    return select(func.count()).select_from(before.limit(COUNTED_MAX + 1).subquery())
 
 
 def _pace() -> Executable:

@@ -3,5 +3,4 @@ FROM jobqueue_jobs
 WHERE lane IS NOT NULL AND fence > 0
     AND (state = 'running' OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))
     AND jobqueue_jobs.lane = :in_lane::VARCHAR
-ORDER BY jobqueue_jobs.id
 LIMIT 100;

@@ -1,12 +1,18 @@
-SELECT jobqueue_jobs.id
-FROM jobqueue_jobs
-WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane = :in_lane AND jobqueue_jobs.lane_strict = 1
+SELECT first.id
+FROM (
+    SELECT jobqueue_jobs.id AS id, jobqueue_jobs.task AS task, jobqueue_jobs.tags AS tags,
+        jobqueue_jobs.lane_limit AS lane_limit, jobqueue_jobs.lane_strict AS lane_strict
+    FROM jobqueue_jobs
+    WHERE jobqueue_jobs.state = 'available' AND jobqueue_jobs.lane = :in_lane
+        AND jobqueue_jobs.queue = :in_queue
+        AND (jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id) < (:in_own_priority,
+            :in_own_run_at, :in_job)
+    ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
+    LIMIT 20000 OFFSET 0
+) AS first
+WHERE first.lane_strict = 1
     AND NOT (NOT (EXISTS (SELECT 1 FROM jobqueue_pauses))
         OR NOT (EXISTS (SELECT 1 FROM jobqueue_pauses WHERE jobqueue_pauses.kind = 'task'
-            AND jobqueue_pauses.name = jobqueue_jobs.task OR jobqueue_pauses.kind = 'tag'
-            AND replace(jobqueue_jobs.tags, '"' || jobqueue_pauses.name || '"', '') != jobqueue_jobs.tags)))
-    AND jobqueue_jobs.queue = :in_queue
-    AND (jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id) < (:in_own_priority, :in_own_run_at,
-        :in_job)
-ORDER BY jobqueue_jobs.priority, jobqueue_jobs.run_at, jobqueue_jobs.id
+            AND jobqueue_pauses.name = first.task OR jobqueue_pauses.kind = 'tag'
+            AND replace(first.tags, '"' || jobqueue_pauses.name || '"', '') != first.tags)))
 LIMIT 1 OFFSET 0;
