@@ -1,4 +1,4 @@
-"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes limits fleet pages viewers peers ceiling] [--database sqlite|postgres|both] [--quick]
+"""python -m bench [drain enqueue latency memory payload starve views processes queues lanes limits fleet pages viewers why peers ceiling] [--database sqlite|postgres|both] [--quick]
 
 python -m bench soak: see bench.soak; it measures nothing.
 """
@@ -30,6 +30,7 @@ from bench import (
     starve,
     viewers,
     views,
+    why,
 )
 from bench.ground import Ground
 from bench.soak import command as soak
@@ -50,6 +51,7 @@ SCENARIOS = {
     "fleet": fleet,
     "pages": pages,
     "viewers": viewers,
+    "why": why,
     "peers": peers,
     "ceiling": ceiling,
 }
