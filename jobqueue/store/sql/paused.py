@@ -222,11 +222,11 @@ def _signs() -> Executable:
     """Select what is paused, and what changes when jobs may have become claimable again.
 
     An operator's action has a row in the audit; a worker that gives its jobs back at its end, or
-    from which they are taken, loses its row.
+    from which they are taken, loses its row. One that starts may have its id on SQLite.
     """
     last_action = select(func.max(audit.c.id)).scalar_subquery()
     fleet = (
         select(column).select_from(workers).scalar_subquery()
-        for column in (func.count(), func.max(workers.c.id))
+        for column in (func.count(), func.max(workers.c.started_at))
     )
     return select(pauses.c.kind, pauses.c.name, pauses.c.paused_at, last_action, *fleet)

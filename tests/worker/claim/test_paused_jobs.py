@@ -159,7 +159,9 @@ def test_a_second_search_without_a_reason_rests_after_each_step(
     assert behind.search._again == come_to
 
 
-@pytest.mark.parametrize("event", ["an operator's action", "the end of a worker", "a resume"])
+@pytest.mark.parametrize(
+    "event", ["an operator's action", "the end of a worker", "another worker's start", "a resume"]
+)
 def test_what_may_have_put_jobs_in_front_makes_it_search_again_at_once(
     behind: BehindPaused, stepped: Stepped, event: str
 ) -> None:
@@ -174,8 +176,10 @@ def test_what_may_have_put_jobs_in_front_makes_it_search_again_at_once(
     behind.search._places = {("default", 0): (0, PAST.replace(year=2102), 0)}
     if event == "an operator's action":
         behind.act()
-    elif event == "the end of a worker":
+    elif "worker" in event:
         other.heartbeat._leases.deregister(other.inflight.lease.worker.id)
+        if event == "another worker's start":  # Before the next look: there are as many as before.
+            stepped()
     else:
         behind.jobs.resume(task="free")
     assert front in behind.until_it_rests()
