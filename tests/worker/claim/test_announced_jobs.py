@@ -118,6 +118,14 @@ def test_a_ring_does_not_break_a_pause_a_queues_limit_or_max_jobs(
     assert worker.planner.exhausted
 
 
+def test_a_ring_claims_no_more_of_a_queue_than_its_limit_in_this_worker(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    worker = rung(stepped(concurrency=8, queues="mail:1,default"), "mail", work=work)
+    mail = jobs.enqueue_many([work.options(queue="mail").call() for _ in range(4)])
+    assert ring(worker) == [mail[0].id]
+
+
 def test_a_ring_on_a_busy_worker_waits_for_its_next_sweep(
     work: Any, stepped: Stepped, looks: list[str]
 ) -> None:

@@ -111,15 +111,16 @@ def test_a_queue_of_very_many_priorities_does_not_hide_the_others(
     assert small.id in ids(worker.claim())
 
 
+@pytest.mark.parametrize("slots", [1, 3])
 def test_of_more_queues_than_a_rescan_finds_each_has_its_turn(
-    work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
+    work: Any, jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch, slots: int
 ) -> None:
     monkeypatch.setattr(cursors_module, "QUEUES_MAX", 3)
     names = [f"q{n}" for n in range(6)]
     jobs.enqueue_many([work.options(queue=name).call() for name in names for _ in range(5)])
-    worker = prefetching(stepped(concurrency=1), 0)
+    worker = prefetching(stepped(concurrency=slots), 0)
     for turn in (1, 2):
-        for _ in names:
+        for _ in range(len(names) // slots):
             worker.step()
         ended = Counter(job.queue for job in jobs.list(state="succeeded"))
         assert ended == dict.fromkeys(names, turn)
@@ -236,6 +237,15 @@ def test_a_queues_limit_holds_over_prefetched_and_running_jobs(
     for _ in range(10):
         worker.step()
     assert {handle.state for handle in mail} == {State.SUCCEEDED}
+
+
+def test_a_queues_limit_holds_where_it_is_asked_again_for_what_others_left_over(
+    work: Any, jobs: JobQueue, stepped: Stepped
+) -> None:
+    jobs.enqueue_many([work.options(queue="mail").call() for _ in range(9)])
+    jobs.enqueue_many([work.options(queue=queue).call() for queue in "abc"])
+    worker = prefetching(stepped(concurrency=8, queues="mail:2,a,b,c"), 0)
+    assert Counter(claim.queue for claim in worker.claim()) == {"mail": 2, "a": 1, "b": 1, "c": 1}
 
 
 def test_jobs_of_a_paused_queue_are_not_claimed_until_it_is_resumed(
