@@ -236,6 +236,28 @@ def test_a_worker_rests_once_nothing_of_a_limited_queue_is_paused_any_more(
     assert worker.planner.lanes.due_in() > 0
 
 
+@pytest.mark.parametrize(("switches", "options"), [({}, KEY), ({"max_running": 1}, {})], ids=str)
+def test_a_full_lane_goes_on_at_once_after_the_end_of_its_job(
+    jobs: JobQueue, meter: Meter, stepped: Any, monkeypatch: Any, switches: Any, options: Any
+) -> None:
+    """Neither a sweep nor a look for new jobs has to find it."""
+    for name in ("SWEEP_INTERVAL", "LOOK_INTERVAL"):
+        monkeypatch.setattr(lane_planner, name, 600.0)
+    if switches:
+        with jobs.store.write() as connection:
+            connection.execute(insert(queues).values(name="default", **switches))
+    made = [meter.task.options(**options).enqueue("k").id for _ in range(3)]
+    worker, claimed = stepped(concurrency=2), []
+    worker.planner.hint_work(announced=True)
+    for _ in made:
+        for _ in range(5):  # The last ones find the lane full.
+            worker.parts.claimer.round()
+        claimed.append([claim.id for claim in worker.inbox()])
+        worker.execute()
+        worker.complete()
+    assert claimed == [[id_] for id_ in made]
+
+
 def test_a_key_goes_on_after_a_claim_that_failed(meter: Meter, stepped: Any) -> None:
     """Its transaction was to bring the lane back in which a job has ended."""
     task = meter.task.options(concurrency_key="k", concurrency_limit=1)
@@ -377,17 +399,21 @@ def test_a_lock_on_the_table_of_lanes_holds_up_no_free_job(
 
 
 @pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
-def test_a_full_lane_that_another_worker_locks_comes_back_after_a_claim_that_failed(
-    jobs: JobQueue, meter: Meter, stepped: Any, wait_until: Any
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_lane_that_another_worker_locks_and_parks_comes_back_after_a_claim_that_failed(
+    jobs: JobQueue, meter: Meter, stepped: Any, wait_until: Any, is_full: bool
 ) -> None:
     worker = stepped(concurrency=1)
     for _ in range(2):
         meter.task.options(**KEY).enqueue("k")
     worker.claim()
     found = worker.planner.lanes
+    if not is_full:
+        with jobs.store.write() as connection:
+            connection.execute(update(lanes).values(parked=Parked.NO))
     with jobs.store.write() as connection:
-        connection.execute(select(lanes.c.name).with_for_update())
-        found.recheck()
+        connection.execute(update(lanes).values(parked=Parked.FULL))
+        found.recheck(() if is_full else ["k"])
         with jobs.store.write() as own:
             found.unpark_ended(own)
 
