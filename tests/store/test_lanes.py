@@ -1,5 +1,7 @@
 """Lanes: limits, rates, order and shares of the jobs of a concurrency key, and of limited queues."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import select, text
 
@@ -45,9 +47,22 @@ def test_a_full_key_holds_up_no_other(bench: LaneBench) -> None:
     assert bench.ids(limit=1) == [free]
 
 
+def test_a_key_that_a_claim_fills_is_passed_over_from_then_on(bench: LaneBench) -> None:
+    bench.add("a", limit=1, count=2 * HEADS_MIN)
+    assert len(bench.claim(limit=2)) == 1
+    assert bench.rows()["a"].parked == Parked.FULL
+
+
 def test_as_many_of_a_key_are_claimed_at_once_as_there_are_slots(bench: LaneBench) -> None:
     ids = bench.add("a", count=3 * HEADS_MIN)
     assert bench.ids(limit=2 * HEADS_MIN) == ids[: 2 * HEADS_MIN]
+
+
+def test_keys_whose_jobs_were_all_seen_are_passed_over_at_once(bench: LaneBench) -> None:
+    for key in "abc":
+        bench.add(key, limit=0)
+    assert bench.claim(limit=3) == []
+    assert {row.parked for row in bench.rows().values()} == {Parked.FULL}
 
 
 def test_each_job_is_held_to_its_own_limit(bench: LaneBench) -> None:
@@ -372,6 +387,13 @@ def test_a_queue_that_was_empty_is_looked_at_again(bench: LaneBench) -> None:
     with bench.kit.store.read() as connection:
         assert bench.lanes.with_work(connection, None) == ["default"]
     assert bench.ids() == [second]
+
+
+@pytest.mark.parametrize("switch", [{"max_running": 9}, {"fair": 1}], ids=str)
+def test_the_lane_of_a_queue_takes_no_slot_of_its_keys(bench: LaneBench, switch: Any) -> None:
+    ids = bench.add("a", count=3)
+    bench.switch(**switch)
+    assert [id_ for _ in ids for id_ in bench.ids(limit=1)] == ids
 
 
 @pytest.mark.parametrize("paused", [False, True])

@@ -115,6 +115,15 @@ def test_the_lane_of_a_new_job_is_added_without_a_sweep(bench: LaneBench) -> Non
     assert set(bench.rows()) == {"old", "new"}
 
 
+def test_no_worker_looks_into_a_paused_queue_with_a_limit(bench: LaneBench) -> None:
+    bench.kit.add()
+    bench.switch(max_running=1, paused_at=after(0.0))
+    bench.sweep()
+    bench.lanes.add_new(0)
+    with bench.kit.store.read() as connection:
+        assert bench.lanes.with_work(connection, None) == []
+
+
 def test_a_new_lane_is_in_line_with_its_first_job(bench: LaneBench) -> None:
     ids = [bench.add(key)[0] for key in "aba"]
     for seconds, id_ in enumerate(ids):  # On SQLite they may be of one millisecond.

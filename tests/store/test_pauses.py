@@ -198,6 +198,15 @@ def test_no_worker_looks_into_a_limited_queue_of_which_all_is_paused(bench: Paus
         assert bench.of_lanes() == []
 
 
+def test_no_worker_looks_into_the_lane_of_a_new_job_that_is_paused(bench: PauseBench) -> None:
+    bench.add("send", lane="a")
+    bench.add("send", lane="b")
+    bench.add("add", lane="b")
+    bench.pauses.pause(TASK, "send")
+    bench.lanes.add_new(0)
+    assert bench.keys() == {"b": Parked.NO}
+
+
 @pytest.mark.databases("sqlite")
 def test_a_job_with_an_instant_in_another_form_is_claimed_while_something_is_paused(
     bench: PauseBench,
