@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
-from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -232,15 +231,15 @@ class Facts:
 
         `place`: of a job without a key. It goes before the keys whose next job is behind it.
         """
-        keys = dict(map(tuple, self._rows(statement, given).all()))
-        first = dict(islice(keys.items(), LANES_AT_ONCE))
+        rows = self._rows(statement, {**given, "in_limit": LANES_AT_ONCE}).all()
         held = 0
-        for lane in self._of_keys(first):
+        for lane in self._of_keys({row.name: row.turn for row in rows}):
             head = lane.next
             held += head is None or (
                 place is not None and (head.priority, head.run_at, head.id) > place
             )
-        return len(keys) - held
+        count: int = rows[0].total if rows else 0
+        return count - held
 
     def _keys_before_by_turn(self, turn: float | None) -> int:
         """Count the keys that are further behind in a fair queue; jobs without one are one more.

@@ -215,8 +215,14 @@ def _ahead(line: ColumnElement[bool]) -> Select[Any]:
 
 
 def _keys_before(is_before: ColumnElement[bool], *order: ColumnElement[Any]) -> Executable:
-    """Select the other keys of a queue that workers look at before one, in order, with turns."""
-    return _keys(*order).where(is_before, lanes.c.name != _IN_LANE).limit(COUNTED_MAX + 1)
+    """Select the first other keys of a queue at which workers look before one, in order.
+
+    With turns, and with `total`, how many there are: fetching each would take most of the time.
+    """
+    before = _keys(*order).where(is_before, lanes.c.name != _IN_LANE)
+    some = before.with_only_columns(lanes.c.name).limit(COUNTED_MAX + 1).subquery("some")
+    count = select(func.count()).select_from(some).scalar_subquery()
+    return before.add_columns(count.label("total")).limit(bindparam("in_limit", type_=Integer()))
 
 
 def _keys(*order: ColumnElement[Any]) -> Select[Any]:

@@ -1,6 +1,13 @@
-SELECT jobqueue_lanes.name, jobqueue_lanes.turn
+SELECT jobqueue_lanes.name, jobqueue_lanes.turn, (SELECT count(*) AS count_1 FROM (
+    SELECT jobqueue_lanes.name AS name
+    FROM jobqueue_lanes
+    WHERE jobqueue_lanes.kind = 0 AND jobqueue_lanes.queue = :in_queue AND jobqueue_lanes.parked = 0
+        AND jobqueue_lanes.turn < :in_turn AND jobqueue_lanes.name != :in_lane
+    ORDER BY jobqueue_lanes.turn
+    LIMIT 10001 OFFSET 0
+) AS some) AS total
 FROM jobqueue_lanes
 WHERE jobqueue_lanes.kind = 0 AND jobqueue_lanes.queue = :in_queue AND jobqueue_lanes.parked = 0
     AND jobqueue_lanes.turn < :in_turn AND jobqueue_lanes.name != :in_lane
 ORDER BY jobqueue_lanes.turn
-LIMIT 10001 OFFSET 0;
+LIMIT :in_limit OFFSET 0;
