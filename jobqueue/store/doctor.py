@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue.doctor_findings import Finding, finding
-from jobqueue.errors import JobQueueError
+from jobqueue.errors import JobQueueError, SchemaNewer, SchemaOutdated
 from jobqueue.printable_text import listed
 from jobqueue.records import counted
 from jobqueue.store import queue_health
@@ -92,8 +92,10 @@ def _unusable(store: Store) -> Finding | None:
             remedy = "jobqueue db upgrade"
         else:
             return None
-    except JobQueueError as error:
+    except (SchemaNewer, SchemaOutdated) as error:
         said, remedy = str(error), "jobqueue db check"
+    except JobQueueError as error:  # Such as a server that is too old.
+        return finding("database", str(error), "another database; then: jobqueue db check")
     except (SQLAlchemyError, OSError) as error:
         said = redact(str(getattr(error, "orig", None) or error), secrets_of(as_text(store.url)))
         reason = said.strip().partition("\n")[0] or type(error).__name__

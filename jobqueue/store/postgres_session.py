@@ -13,6 +13,12 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from jobqueue.errors import ConfigurationError
+
+OLDEST = 140_000
+"""The first server that reports `in_hot_standby`, by which `is_read_only` knows a standby. From 13
+on it has gen_random_uuid(), which the migrations use."""
+
 SETTINGS = {
     "TimeZone": "UTC",
     "DateStyle": "ISO",
@@ -112,6 +118,7 @@ def is_over(code: str | None) -> bool:
 
 def _connected(driver: Any, record: Any) -> None:
     record.info[_MADE] = time.monotonic()
+    _require_version(driver)
     _escape(driver)
     report = driver.info.parameter_status
     wrong = [name for name, value in SETTINGS.items() if not _is(report(name), value)]
@@ -127,6 +134,16 @@ def _connected(driver: Any, record: Any) -> None:
     record.info[_DIRECT] = direct
     if not direct and "DateStyle" in wrong:  # The TimeZone may differ: instants have an offset.
         record.info[_PER_TRANSACTION] = True
+
+
+def _require_version(driver: Any) -> None:
+    """Raise ConfigurationError if the server is older than `OLDEST`; costs no round trip."""
+    if 0 < driver.info.server_version < OLDEST:  # 0: a pooler has reported none.
+        version = driver.info.parameter_status("server_version")
+        driver.close()  # The pool does not have the connection yet.
+        raise ConfigurationError(
+            f"the server has PostgreSQL {version}; jobqueue needs {OLDEST // 10_000} or newer"
+        )
 
 
 def _is(reported: str | None, wanted: str) -> bool:
