@@ -119,7 +119,7 @@ def test_no_worker_looks_into_a_paused_queue_with_a_limit(bench: LaneBench) -> N
     bench.kit.add()
     bench.switch(max_running=1, paused_at=after(0.0))
     bench.sweep()
-    bench.lanes.add_new(0)
+    bench.add_new()
     with bench.kit.store.read() as connection:
         assert bench.lanes.with_work(connection, None) == []
 

@@ -203,7 +203,7 @@ def test_no_worker_looks_into_the_lane_of_a_new_job_that_is_paused(bench: PauseB
     bench.add("send", lane="b")
     bench.add("add", lane="b")
     bench.pauses.pause(TASK, "send")
-    bench.lanes.add_new(0)
+    add_new(bench.store, bench.lanes, 0)
     assert bench.keys() == {"b": Parked.NO}
 
 

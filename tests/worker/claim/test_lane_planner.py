@@ -413,7 +413,7 @@ def test_a_lane_that_another_worker_locks_and_parks_comes_back_after_a_claim_tha
             connection.execute(update(lanes).values(parked=Parked.NO))
     with jobs.store.write() as connection:
         connection.execute(update(lanes).values(parked=Parked.FULL))
-        found.recheck(() if is_full else ["k"])
+        found.recheck([] if is_full else [(LaneKind.KEY, "k")])
         with jobs.store.write() as own:
             found.unpark_ended(own)
 

@@ -93,5 +93,5 @@ def test_claims_that_are_lost_are_forgotten_and_bring_their_lanes_back(
     two.claim(4)
     assert not two.lanes.has_ended()
     two.lanes.forget_all_but([])
-    assert two.lanes.names == {}
+    assert two.lanes.lanes_of == {}
     assert two.lanes.has_ended()
