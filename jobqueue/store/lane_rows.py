@@ -72,6 +72,8 @@ class LaneRows:
         """The transaction whose waits were limited last."""
         self._statements = lane_statements(store.backend)
         self._paused = PausedLanes(store)
+        self._queues_after = ""
+        """The last of the queues that were too many for the last look."""
         self.look_at = float("inf")
         """When to look for limited queues again, by the monotonic clock, behind paused jobs."""
 
@@ -87,18 +89,27 @@ class LaneRows:
         return bool(connection.execute(self._statements.exist).scalar_one())
 
     def with_work(self, connection: Connection, served: Sequence[str] | None) -> list[str]:
-        """Return the served queues (None: all) with lanes that are not parked.
+        """Return the served queues (None: all) with lanes that are not parked, in random order.
 
-        At most `QUEUES_AT_ONCE` of them, in random order.
+        If there are more than `QUEUES_AT_ONCE`, the next call goes on behind these.
         """
         statement = self._statements.with_work
-        parameters: dict[str, object] = {"in_limit": QUEUES_AT_ONCE}
+        parameters: dict[str, object] = {"in_limit": QUEUES_AT_ONCE, "in_after": self._queues_after}
         if served is not None:
             statement = self._statements.served_with_work
             parameters["in_queues"] = list(served)
         found = list(connection.execute(statement, parameters).scalars())
+        if self._queues_after and not found:
+            self._queues_after = ""
+            return self.with_work(connection, served)
+        self._queues_after = found[-1] if len(found) == QUEUES_AT_ONCE else ""
         random.shuffle(found)
         return found
+
+    def has_work(self, connection: Connection, queue: str) -> bool:
+        """Return whether a queue has lanes that are not parked."""
+        given = {"in_limit": 1, "in_after": "", "in_queues": [queue]}
+        return connection.execute(self._statements.served_with_work, given).first() is not None
 
     def held_back(self, connection: Connection, holder: WorkerRef) -> set[int]:
         """Return the worker's claims that are paused, or whose queue has a limit of some kind."""

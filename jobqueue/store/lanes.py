@@ -84,7 +84,7 @@ class Lanes(LaneRows):
             chosen = choose_in_order(lanes, limit)
             claims = self._claim_in_order(connection, holder, queue, chosen, lanes)
             self._write(connection, lanes)
-            is_locked = not lanes and bool(self.with_work(connection, [queue]))
+            is_locked = not lanes and self.has_work(connection, queue)
             given = _keys(lanes, claims)
             return LaneClaims(claims, given, is_locked=is_locked, passed_over=_passed_over(lanes))
         own = self._lock_queue(connection, queue, switches)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobqueue.records import Claim
 from jobqueue.states import State
+from jobqueue.store import lane_rows
 from jobqueue.store.clock import after
 from jobqueue.store.lanes import LaneClaims
 from jobqueue.store.pauses import Pauses
@@ -122,6 +123,19 @@ def test_no_worker_looks_into_a_paused_queue_with_a_limit(bench: LaneBench) -> N
     bench.add_new()
     with bench.kit.store.read() as connection:
         assert bench.lanes.with_work(connection, None) == []
+
+
+@pytest.mark.parametrize("served", [None, ["a", "b", "c", "d"]], ids=str)
+def test_of_more_queues_than_one_look_finds_each_has_its_turn(
+    bench: LaneBench, monkeypatch: pytest.MonkeyPatch, served: list[str] | None
+) -> None:
+    monkeypatch.setattr(lane_rows, "QUEUES_AT_ONCE", 2)
+    for queue in "abc":
+        bench.add("key of " + queue, queue=queue)
+    bench.sweep()
+    with bench.kit.store.read() as connection:
+        looks = [sorted(bench.lanes.with_work(connection, served)) for _ in range(3)]
+    assert looks == [["a", "b"], ["c"], ["a", "b"]]
 
 
 def test_a_new_lane_is_in_line_with_its_first_job(bench: LaneBench) -> None:

@@ -94,9 +94,10 @@ class LaneStatements:
         self.unpark = _unpark(is_given)
         self.unpark_waiting = _unpark(is_given, skip_locked=False)
         self.among = select(*ids).where(is_given)
-        with_work = select(lanes.c.queue).where(lanes.c.parked == 0, ~_IS_SWEEP).distinct()
-        self.with_work = with_work.limit(_IN_LIMIT)
-        self.served_with_work = with_work.where(
+        behind = lanes.c.queue > bindparam("in_after", type_=Text())
+        with_work = select(lanes.c.queue).where(lanes.c.parked == 0, ~_IS_SWEEP, behind).distinct()
+        self.with_work = with_work.order_by(lanes.c.queue).limit(_IN_LIMIT)
+        self.served_with_work = self.with_work.where(
             lanes.c.queue.in_(bindparam("in_queues", expanding=True))
         )
         self.begin_sweep = _begin_sweep(backend)

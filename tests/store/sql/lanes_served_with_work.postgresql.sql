@@ -1,3 +1,6 @@
 SELECT DISTINCT jobqueue_lanes.queue
 FROM jobqueue_lanes
-WHERE jobqueue_lanes.parked = 0 AND jobqueue_lanes.kind != 2 AND jobqueue_lanes.queue IN (:in_queues);
+WHERE jobqueue_lanes.parked = 0 AND jobqueue_lanes.kind != 2 AND jobqueue_lanes.queue > :in_after::VARCHAR
+    AND jobqueue_lanes.queue IN (:in_queues)
+ORDER BY jobqueue_lanes.queue
+LIMIT :in_limit::INTEGER;

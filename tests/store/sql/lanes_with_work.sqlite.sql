@@ -1,4 +1,5 @@
 SELECT DISTINCT jobqueue_lanes.queue
 FROM jobqueue_lanes
-WHERE jobqueue_lanes.parked = 0 AND jobqueue_lanes.kind != 2
+WHERE jobqueue_lanes.parked = 0 AND jobqueue_lanes.kind != 2 AND jobqueue_lanes.queue > :in_after
+ORDER BY jobqueue_lanes.queue
 LIMIT :in_limit OFFSET 0;
