@@ -165,16 +165,18 @@ def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[
 def _note_holder(cli: CliContext, job: Job[Any], call: Call[Any]) -> None:
     """Say what became of the job that holds the unique key."""
     settings, became = call.settings, "; no new one was made"
-    changes = settings.on_conflict != "ignore" or settings.debounce is not None
+    replaces = settings.on_conflict == "replace"
     with contextlib.suppress(SQLAlchemyError, JobNotFound):  # The role may be one that only writes.
         record = job.record()
-        if changes and record.state not in WAITING:
-            became = f"; it is {record.state}, so it stays as it is"
-        elif settings.on_conflict == "replace":
-            became = ", and was replaced"
-        elif changes:
-            became = f"; it is due {ago(record.run_at)}"
-        elif (record.task, record.args) != (call.task.name, call.args):
+        other = (record.task, record.args) != (call.task.name, call.args)
+        if settings.on_conflict != "ignore" or settings.debounce is not None:
+            if replaces and other:  # It could not be, or someone else was faster still.
+                became = f"; its state is {record.state}, and it stays as it is"
+            elif record.state not in WAITING:  # Perhaps it was changed, and has begun since.
+                became = f"; its state is {record.state}"
+            else:
+                became = ", and was replaced" if replaces else f"; it is due {ago(record.run_at)}"
+        elif other:
             if not settings.rerun:
                 return  # The log has a warning.
             became += ", and it keeps its arguments"

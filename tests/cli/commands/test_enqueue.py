@@ -1,9 +1,12 @@
 """`enqueue`: what is written on the command line becomes a job."""
 
 import json
+from typing import Any
 
 import pytest
 
+from jobqueue.job import Job
+from jobqueue.records import JobRecord
 from tests.cli.conftest import Cli
 
 
@@ -138,7 +141,25 @@ def test_who_enqueues_hears_what_became_of_the_job_that_holds_the_key(bare: Cli)
     bare.id("t", 4, "--unique-key", "d", "--unique-until", "deleted")
     bare.ok("cancel", "--all", "--yes")
     ended = bare("enqueue", "t", 5, "--unique-key", "d", "--on-conflict", "replace").stderr
-    assert "with that unique key was there; it is cancelled, so it stays as it is\n" in ended
+    assert (
+        "with that unique key was there; its state is cancelled, and it stays as it is\n" in ended
+    )
+
+
+def test_a_job_that_was_replaced_and_has_begun_since_is_not_said_to_stay_as_it_was(
+    cli_with_app: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Job.record
+
+    def after_a_worker(job: Job[Any]) -> JobRecord:
+        cli_with_app.drain()
+        return read(job)
+
+    first = cli_with_app.id("add", 1, 2, "--unique-key", "k", "--delay", "1h")
+    monkeypatch.setattr(Job, "record", after_a_worker)
+    again = cli_with_app("enqueue", "add", 3, 4, "--unique-key", "k", "--on-conflict", "replace")
+    assert f"job {first} with that unique key was there; its state is succeeded\n" in again.stderr
+    assert cli_with_app.json("show", first)["result"] == 7
 
 
 def test_unique_until_deleted_holds_the_key_after_the_end(cli_with_app: Cli) -> None:
