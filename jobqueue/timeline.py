@@ -32,7 +32,9 @@ def steps_of(job: JobRecord, attempts: list[AttemptRecord], earlier: int) -> Ite
             yield Step("waited", "wait", last, seconds=gap)
         yield _of_attempt(attempt)
         last = attempt.finished_at or last
-    if job.state is State.SCHEDULED:
+    if job.awaits_key:
+        yield Step("waits for its unique key", "wait", last)
+    elif job.state is State.SCHEDULED:
         yield Step("scheduled for", "wait", job.run_at)
     elif job.state is State.AVAILABLE:
         yield Step("available since", "wait", max(job.run_at, last))

@@ -44,7 +44,7 @@ def _facts(job: JobRecord, screen: Console) -> None:
         ("reason", job.reason or ""),
         ("progress", _progress(job)),
         ("created", _at(job.created_at)),
-        ("due", _at(job.run_at) if job.state is State.SCHEDULED or job.attempt == 0 else ""),
+        ("due", _due(job)),
         ("started", _at(job.started_at)),
         ("finished", ", after ".join(filter(None, [_at(job.finished_at), took(job)]))),
         ("cancelled" if job.final else "stop asked", _at(job.cancel_requested_at)),
@@ -61,6 +61,12 @@ def _facts(job: JobRecord, screen: Console) -> None:
     for label, value in facts:
         if value:
             put(screen, Text(f"{label:<{LABEL_CELLS}}", style="dim") + Text(escape_controls(value)))
+
+
+def _due(job: JobRecord) -> str:
+    if job.awaits_key:
+        return ""  # Not its time holds it up, which is mostly over.
+    return _at(job.run_at) if job.state is State.SCHEDULED or job.attempt == 0 else ""
 
 
 def _key(job: JobRecord) -> str:

@@ -248,3 +248,13 @@ def test_jobs_that_wait_are_moved_and_get_another_priority(pages: Pages, jobs: J
     assert action["target"] == {"ids": ids[:2], "set": {"queue": "slow", "priority": 5}}
     for wrong in ({}, {"new_priority": "soon"}, {"new_queue": "no good"}):
         assert pages.send("/jobs/update", {"id": str(ids[0]), **wrong}).status_code == 400
+
+
+def test_the_page_of_a_job_that_waits_for_its_key_says_so(pages: Pages, jobs: JobQueue) -> None:
+    pages.client.id(1, 2, unique_key="k")
+    with jobs.store.write() as connection:
+        connection.exec_driver_sql("UPDATE jobqueue_jobs SET state = 'running', worker_id = 7")
+    next_ = pages.client.id(3, 4, unique_key="k", rerun=True)
+    page = text_of(pages.get(f"/jobs/{next_}"))
+    assert "waits for its unique key" in page and "finished, waits for it" in page
+    assert "scheduled for" not in page and " due " not in page
