@@ -3,6 +3,7 @@
 import os
 import shutil
 import textwrap
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -101,7 +102,9 @@ class Table(Generic[T]):
         chosen = list(columns)
         if room != UNLIMITED:  # Empty columns are left out, but in a pipe they stay.
             chosen = [column for column in columns if not column.rank or any(cells[column.title])]
-        self._widths = _fit(chosen, natural, room)
+        names = [column for column in chosen if column.in_middle] if room != UNLIMITED else []
+        clear = {each.title: _clear(each, cells[each.title], room // 2, screen) for each in names}
+        self._widths = _fit(chosen, natural, clear, room)
         self._columns = [column for column in chosen if column.title in self._widths]
 
     @property
@@ -161,14 +164,33 @@ class Table(Generic[T]):
             self._screen.file.write("".join(text for text, _ in line).rstrip() + "\n")
 
 
-def _fit(columns: Sequence[Column[Any]], natural: dict[str, int], room: int) -> dict[str, int]:
-    """Return the width of each column that fits."""
+def _clear(column: Column[Any], texts: Sequence[str], most: int, screen: Console) -> int:
+    """Return the cells in which different names look different; 0 if that takes over `most`."""
+    least = column.least or most
+    long = {text for text in texts if cell_len(text) > least}
+    widths = range(least, most + 1)
+
+    def is_clear(width: int) -> bool:
+        return len({cut_in_middle(text, width, screen) for text in long}) == len(long)
+
+    found = bisect_left(widths, True, key=is_clear)
+    return widths[found] if found < len(widths) else 0
+
+
+def _fit(
+    columns: Sequence[Column[Any]], natural: dict[str, int], clear: dict[str, int], room: int
+) -> dict[str, int]:
+    """Return the width of each column that fits; `clear` is what names need, if that is there."""
     least = {
         column.title: natural[column.title]
         if column.least is None
         else min(natural[column.title], max(column.least, len(column.title)))
         for column in columns
     }
+    wanted = least | {title: max(cells, least[title]) for title, cells in clear.items()}
+    wanted = {title: min(cells, natural[title]) for title, cells in wanted.items()}
+    if _line_width([wanted[column.title] for column in columns if not column.rank]) <= room:
+        least = wanted
     ranked = sorted((column for column in columns if column.rank), key=lambda column: column.rank)
     while ranked and _line_width(least.values()) > room:
         del least[ranked.pop().title]

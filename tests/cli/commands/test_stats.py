@@ -201,6 +201,18 @@ def test_a_long_name_is_cut_in_the_middle_before_a_switch_or_a_count_is_left_out
     assert queue in cli_with_app.ok("queues") and task in cli_with_app.ok("tasks")
 
 
+def test_two_names_that_differ_do_not_look_alike_once_they_are_cut(
+    bare: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for region in "AB":
+        queue = f"customers-of-the-north-west-region-{region}-and-their-letters"
+        bare.id("t", "--queue", queue)
+    lines = bare.ok("queues").splitlines()[1:]
+    assert len({line.split()[0] for line in lines}) == 2
+    assert all(len(line) <= 80 for line in lines)
+
+
 def test_what_names_a_row_is_cut_in_its_middle_in_every_table() -> None:
     tables = (jobs.LIST, errors.COLUMNS, schedules.SCHEDULES, draw.WORKERS, draw.RUNNING)
     columns = [column for each in (*tables, monitor.WORKERS) for column in each]
