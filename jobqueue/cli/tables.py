@@ -232,4 +232,6 @@ def cut_in_middle(text: str, width: int, screen: Console) -> str:
     if cell_len(text) <= width:
         return text
     end = set_cell_size(text[::-1], max(0, width // 2 - 1))[::-1]
+    while end and not cell_len(end[0]):  # A mark, whose letter is left out.
+        end = end[1:]
     return cut(text, width - cell_len(end), screen) + end

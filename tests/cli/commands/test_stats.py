@@ -5,9 +5,11 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.cells import cell_len
 from sqlalchemy import text
 
 from jobqueue import JobQueue
+from jobqueue.cli import tables
 from jobqueue.cli.commands import errors, jobs, schedules
 from jobqueue.cli.commands import stats as monitor
 from jobqueue.cli.commands.top import draw
@@ -211,6 +213,13 @@ def test_two_names_that_differ_do_not_look_alike_once_they_are_cut(
     lines = bare.ok("queues").splitlines()[1:]
     assert len({line.split()[0] for line in lines}) == 2
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_mark_is_not_put_on_the_dots_of_a_name_that_is_cut() -> None:
+    name = "worker-of-cafe\u0301-host"
+    for width in range(2, len(name) - 1):
+        cut = tables.cut_in_middle(name, width, tables.console())
+        assert "\u2026\u0301" not in cut and cell_len(cut) <= width
 
 
 def test_what_names_a_row_is_cut_in_its_middle_in_every_table() -> None:
