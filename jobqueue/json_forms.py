@@ -11,13 +11,12 @@ from jobqueue.errors import InvalidArguments, InvalidOption, UnknownTask
 from jobqueue.job import Job
 from jobqueue.new_jobs import conflict_of
 from jobqueue.options import OptionChanges, Options
-from jobqueue.printable_text import did_you_mean, listed
+from jobqueue.printable_text import did_you_mean, listed, not_one
 from jobqueue.records import JobRecord, Refusal
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.json_values import shorten
 from jobqueue.store.jobs import Jobs
 from jobqueue.tasks import Call, Registry, Task
-from jobqueue.text_parsing import not_one
 
 OPTION_NAMES = tuple(name for name in OptionChanges.__annotations__ if name != "backoff")
 _VALUE_LENGTH = 200  # characters of a wrong value

@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 # Controls (C0, DEL, C1), what reorders or hides text (bidi, zero width, tags, BOM), separators that
@@ -47,6 +47,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean a or b?`, or an empty text without a similar name."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def not_one(word: str, of: str, known: Collection[str]) -> str:
+    """Return that a word is none of those that are known, for a message."""
+    there = f"there are {', '.join(known)}" if known else "there are none here"
+    return f"{word[:40]!r} is not {of}; {there}{did_you_mean(word, known)}"
 
 
 def span(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """Parse what users write on a command line or in a URL: ids, states, instants, filters of jobs."""
 
 import re
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from jobqueue import options
@@ -91,12 +90,3 @@ def a_filter(
         since=since(since_text),
         error=error,
     )
-
-
-# What errors say of a word that is not known
-
-
-def not_one(word: str, of: str, known: Collection[str]) -> str:
-    """Return that a word is none of those that are known, for a message."""
-    there = f"there are {', '.join(known)}" if known else "there are none here"
-    return f"{word[:40]!r} is not {of}; {there}{did_you_mean(word, known)}"

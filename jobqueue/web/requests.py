@@ -8,9 +8,9 @@ from starlette.requests import Request
 
 from jobqueue.errors import InvalidOption, JobQueueError, invalid
 from jobqueue.json_forms import call_of_line, error_json
+from jobqueue.printable_text import not_one
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call, Registry
-from jobqueue.text_parsing import not_one
 from jobqueue.web.responses import HTTPError
 from jobqueue.web.security import require_json
 

@@ -24,13 +24,13 @@ from jobqueue.bulk_verbs import (
 from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
 from jobqueue.json_forms import changes
+from jobqueue.printable_text import not_one
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter
 from jobqueue.redaction import ShownJobs
 from jobqueue.store.job_pages import JobPages
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import Names
-from jobqueue.text_parsing import not_one
 from jobqueue.web.api.jobs import notice, searched
 from jobqueue.web.api.operation import Asked, Operation
 from jobqueue.web.api.schemas import (
