@@ -242,7 +242,7 @@ class LaneRows:
         return connection.execute(self._statements.begin_sweep, parameters).rowcount == 1
 
     def unpark_waiting(self, connection: Connection, ids: Sequence[LaneId]) -> None:
-        """Unpark lanes; wait for the locks of their rows. An operator has changed their limits."""
+        """Unpark lanes that an operator's action has opened; wait for the locks of their rows."""
         self._change(connection, self._statements.unpark_waiting, ids)
 
     def unpark_all(self) -> None:
