@@ -71,6 +71,11 @@ class Switches(NamedTuple):
         """Return whether the queue's jobs are claimed under the lock of its lane."""
         return self.max_running is not None or self.rate_count is not None or self.fair == 1
 
+    @property
+    def is_held_back(self) -> bool:
+        """Return whether no key of the queue is locked before the switches are known."""
+        return self.is_limited or self.paused_at is not None
+
 
 @dataclass
 class QueueLane:
@@ -109,6 +114,7 @@ class QueueLane:
 
     def started(self, count: int) -> None:
         """Count jobs that start now."""
+        self.running += count
         self.next_start += count * self._interval
 
     def wait(self) -> float | None:

@@ -106,11 +106,6 @@ class LaneRows:
         random.shuffle(found)
         return found
 
-    def has_work(self, connection: Connection, queue: str) -> bool:
-        """Return whether a queue has lanes that are not parked."""
-        given = {"in_limit": 1, "in_after": "", "in_queues": [queue]}
-        return connection.execute(self._statements.served_with_work, given).first() is not None
-
     def held_back(self, connection: Connection, holder: WorkerRef) -> set[int]:
         """Return the worker's claims that are paused, or whose queue has a limit of some kind."""
         return set(connection.execute(_HELD_BACK, {"in_worker": holder.id}).scalars())

@@ -51,8 +51,8 @@ class LaneClaims(NamedTuple):
     """Another worker claims from these lanes at this moment: look again soon."""
     is_limited: bool = False
     """The queue itself has a limit, a rate or fair shares."""
-    passed_over: bool = False
-    """Full lanes were parked: there may be others behind them."""
+    has_more: bool = False
+    """Look again at once: not all that may start was seen, or taken."""
 
 
 class Lanes(LaneRows):
@@ -76,17 +76,20 @@ class Lanes(LaneRows):
         if limit <= 0:
             return LaneClaims()
         self.limit_stall(connection)
-        switches, turns = self._lock_unless_limited(connection, queue, limit)
+        switches, unparked, turns = self._lock_unless_limited(connection, queue, limit)
         if switches.paused_at is not None:
             return LaneClaims()
         if not switches.is_limited:
             lanes = self._of_locked(connection, queue, switches, turns, limit)
             chosen = choose_in_order(lanes, limit)
             claims = self._claim_in_order(connection, holder, queue, chosen, lanes)
-            self._write(connection, lanes)
-            is_locked = not lanes and self.has_work(connection, queue)
-            given = _keys(lanes, claims)
-            return LaneClaims(claims, given, is_locked=is_locked, passed_over=_passed_over(lanes))
+            are_left = self._write(connection, lanes) or unparked > len(turns)
+            return LaneClaims(
+                claims,
+                _keys(lanes, claims),
+                is_locked=unparked > 0 and not turns,
+                has_more=are_left and bool(claims or _passed_over(lanes)),
+            )
         own = self._lock_queue(connection, queue, switches)
         if own is None:
             return LaneClaims(is_locked=True, is_limited=True)
@@ -96,35 +99,37 @@ class Lanes(LaneRows):
         claims = self._claim_in_order(connection, holder, queue, chosen, lanes)
         own.started(len(claims))
         self._write(connection, lanes)
-        self._write_queue(connection, queue, own, lanes, room)
+        is_left = self._write_queue(connection, queue, own, lanes)
         return LaneClaims(
             claims,
             _keys(lanes, claims),
             retry_in=own.wait(),
             is_limited=True,
-            passed_over=_passed_over(lanes) or own.rest == 0,
+            has_more=is_left and bool(claims or _passed_over(lanes) or own.rest == 0),
         )
 
     def _lock_unless_limited(
         self, connection: Connection, queue: str, limit: int
-    ) -> tuple[Switches, dict[str, float]]:
-        """Return a queue's switches and, if it has no limit, the turns of its keys by their names.
+    ) -> tuple[Switches, int, dict[str, float]]:
+        """Return a queue's switches; if it has no limit, also how many of its keys are not parked.
 
-        These are locked. One statement does both, unless the last claim found the queue limited or
-        paused: a lock is written to the disk, and a worker looks at such a queue all the time.
+        These are counted up to one more than are locked. And the turns of those that are, by name.
+        One statement does all, unless the last claim found the queue limited or paused: a lock is
+        written to the disk, and a worker looks at such a queue all the time.
         """
         given = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
-        is_asked, known = queue in self._asked_first, self._statements
-        statement = known.switches if is_asked else known.switches_and_lock
-        rows = connection.execute(statement, given).all()
-        switches = Switches(*rows[0][: len(Switches._fields)])
-        if switches.is_limited or switches.paused_at is not None:
+        if queue in self._asked_first:
+            switches = Switches(*connection.execute(self._statements.switches, given).one())
+            if switches.is_held_back:
+                return switches, 0, {}
+            self._asked_first.discard(queue)
+        rows = connection.execute(self._statements.switches_and_lock, given).all()
+        *values, unparked, _, _ = rows[0]
+        switches = Switches(*values)
+        if switches.is_held_back:
             self._asked_first.add(queue)
-            return switches, {}
-        self._asked_first.discard(queue)
-        if is_asked:
-            return switches, self._lock(connection, queue, switches, limit)
-        return switches, {name: turn for *_, name, turn in rows if name is not None}
+            return switches, 0, {}
+        return switches, unparked, {name: turn for *_, name, turn in rows if name is not None}
 
     def _lock_queue(
         self, connection: Connection, queue: str, switches: Switches
@@ -309,8 +314,11 @@ class Lanes(LaneRows):
             given = self._backend.batch_parameters(PAIRS, pairs)
             connection.execute(self._store.statements.undo_claim, given)
 
-    def _write(self, connection: Connection, lanes: Sequence[Lane]) -> None:
-        """Write where the lanes stand: removed if empty, parked if no job of them may start."""
+    def _write(self, connection: Connection, lanes: Sequence[Lane]) -> bool:
+        """Write where the lanes stand: removed if empty, parked if no job of them may start.
+
+        Return whether any is neither.
+        """
         empty, served = [], []
         for lane in lanes:
             if lane.key is None:
@@ -333,6 +341,7 @@ class Lanes(LaneRows):
         if served:
             given = self._backend.batch_parameters(SERVED, served)
             connection.execute(self._statements.update_lanes, given)
+        return any(parked == Parked.NO for *_, parked, _ in served)
 
     def _write_queue(
         self,
@@ -340,16 +349,18 @@ class Lanes(LaneRows):
         queue: str,
         own: QueueLane,
         lanes: Sequence[Lane],
-        room: int,
-    ) -> None:
-        """Write where a limited queue stands: parked if it is full, or nothing is left in it."""
+    ) -> bool:
+        """Write where a limited queue stands: parked if it is full, or nothing is left in it.
+
+        Return whether it is neither.
+        """
         for lane in lanes:
             if lane.key is None:
                 own.plain_turn = lane.turn
         parked, wait = Parked.NO, own.wait()
-        if wait is not None or not room:
+        if wait is not None or not own.room():
             parked = Parked.FULL
-        elif own.rest != 0 and not any(lane.first_left for lane in lanes):
+        elif own.rest != 0 and not any(lane.first_left or lane.rest == 0 for lane in lanes):
             parked = Parked.EMPTY
         parameters = {
             "in_queue": queue,
@@ -360,6 +371,7 @@ class Lanes(LaneRows):
             "in_wait": PARKED_MAX if wait is None else wait,
         }
         connection.execute(self._statements.update_queue, parameters)
+        return parked == Parked.NO
 
 
 def _passed_over(lanes: Sequence[Lane]) -> bool:

@@ -177,8 +177,8 @@ class Inline:
 
     def _claim_from_open_lanes(self, connection: Connection) -> Claim | None:
         for queue in sorted(self._lanes.with_work(connection, None)):
-            found = LaneClaims(passed_over=True)
-            while found.passed_over and not found.claims:
+            found = LaneClaims(has_more=True)
+            while found.has_more and not found.claims:
                 found = self._lanes.claim(connection, self._worker, queue, 1)
             if found.claims:
                 self._ended_in = [

@@ -216,7 +216,7 @@ class Machine(RuleBasedStateMachine):
         plain = self.kit.take(worker, queue=queue, limit=free, free=free)
         assert not (plain and switches.limited)
         self.started(plain, rows)
-        return len(found.claims) + len(plain) + found.passed_over
+        return len(found.claims) + len(plain) + found.has_more
 
     @rule()
     def sweep(self) -> None:

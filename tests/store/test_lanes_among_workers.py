@@ -223,6 +223,35 @@ def test_a_worker_does_not_look_again_where_nothing_is_left(bench: LaneBench) ->
     assert not planner.has_work()
 
 
+@pytest.mark.parametrize("of_key", [True, False])
+def test_a_worker_does_not_look_again_where_its_claim_has_filled_the_limit(
+    bench: LaneBench, of_key: bool
+) -> None:
+    if of_key:
+        bench.add("a", limit=1, count=3)
+    else:
+        bench.add(None, count=3)
+        bench.switch(max_running=1)
+    planner = LanePlanner(bench.kit.store, None)
+    with bench.kit.store.read() as connection:
+        planner.look(connection, announced=True)
+    planner.refresh()
+    with bench.kit.store.write() as connection:
+        assert len(planner.claim(connection, bench.holder, limit=4, room=lambda *_: 4)) == 1
+    assert not planner.has_work()
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+def test_a_worker_looks_again_where_another_one_has_locked_more_keys(bench: LaneBench) -> None:
+    bench.add("a", limit=1)
+    (free,) = bench.add("b", limit=1)
+    bench.sweep()
+    with bench.kit.store.write() as other:
+        other.execute(select(lanes).where(lanes.c.name == "a").with_for_update())
+        found = bench.try_claim()
+    assert ([claim.id for claim in found.claims], found.has_more) == ([free], True)
+
+
 @pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
 @pytest.mark.parametrize("of_key", [True, False])
 def test_no_other_worker_claims_between_the_count_and_the_choice(

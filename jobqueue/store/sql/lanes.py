@@ -66,6 +66,7 @@ _IN_LIMIT = bindparam("in_limit", type_=Integer())
 _OF_QUEUE = and_(
     lanes.c.kind == literal_column(str(LaneKind.QUEUE.value)), lanes.c.name == _IN_QUEUE
 )
+_MAY_BE_CLAIMED = and_(OF_KEY, lanes.c.queue == _IN_QUEUE, lanes.c.parked == 0)
 _IS_SWEEP = lanes.c.kind == literal_column(str(LaneKind.SWEEP.value))
 
 
@@ -107,7 +108,7 @@ class LaneStatements:
         )
         self.lock_queue = self.queue_lane.with_for_update(skip_locked=True)
         self.lock_by_due_time = _lock(lanes.c.priority, lanes.c.due_at)
-        self.switches_and_lock = _switches(self.lock_by_due_time.subquery("locked"))
+        self.switches_and_lock = _switches(_count_unparked(), self.lock_by_due_time)
         self.lock_by_turn = _lock(lanes.c.turn)
         self.places = _places(backend, names)
         self.heads_and_places = _heads_and_places(backend, names)
@@ -188,16 +189,19 @@ def _unpark(which: ColumnElement[bool], *, skip_locked: bool = True) -> Executab
     )
 
 
-def _switches(locked: FromClause | None = None) -> Executable:
+def _switches(
+    count: ColumnElement[int] | None = None, lock: Select[Any] | None = None
+) -> Executable:
     """Select a queue's switches, the present second, and whether any task or tag is paused.
 
-    A row for each of `locked` lanes, or one.
+    With a `count` of lanes; a row for each that is locked, or one.
     """
     one = select(literal_column("1").label("one")).subquery("one")
     rows: FromClause = one.outerjoin(queues, queues.c.name == _IN_QUEUE)
     more: Sequence[ColumnElement[Any]] = ()
-    if locked is not None:
-        rows, more = rows.outerjoin(locked, true()), [*locked.c]
+    if count is not None and lock is not None:
+        locked = lock.subquery("locked")
+        rows, more = rows.outerjoin(locked, true()), [count, *locked.c]
     return select(
         queues.c.paused_at,
         queues.c.max_running,
@@ -211,11 +215,17 @@ def _switches(locked: FromClause | None = None) -> Executable:
     ).select_from(rows)
 
 
+def _count_unparked() -> ColumnElement[int]:
+    """Count the lanes that `_lock` may lock, and those that others lock, up to `in_limit` + 1."""
+    some = select(lanes.c.name).where(_MAY_BE_CLAIMED).limit(_IN_LIMIT + 1).subquery("some")
+    return select(func.count()).select_from(some).scalar_subquery().label("unparked")
+
+
 def _lock(*order: ColumnElement[Any]) -> Select[Any]:
     """Lock the first lanes of a queue that are not parked; those that others lock are skipped."""
     return (
         select(lanes.c.name, lanes.c.turn)
-        .where(OF_KEY, lanes.c.queue == _IN_QUEUE, lanes.c.parked == 0)
+        .where(_MAY_BE_CLAIMED)
         .order_by(*order)
         .limit(_IN_LIMIT)
         .with_for_update(skip_locked=True)

@@ -48,8 +48,8 @@ class LanePlanner:
         """Served queues with lanes that may have jobs to claim."""
         self._waits_for_room = False
         """The queues that are left had no room for more jobs in this worker."""
-        self._passes_over = False
-        """The last claims have passed over full lanes or paused jobs: go on behind them at once."""
+        self._goes_on = False
+        """The last claims have not seen all that may start, as behind full lanes: go on at once."""
         self._exist = False
         self._sweep_at = 0.0
         self._sweep_cost = 0.0
@@ -179,7 +179,7 @@ class LanePlanner:
             if queue not in self._queues:
                 self._queues.append(queue)
         queues, self._queues = self._queues, []
-        self._passes_over = False
+        self._goes_on = False
         taken: list[Claim] = []
         for place, queue in enumerate(queues):
             share = -(-(limit - len(taken)) // (len(queues) - place))
@@ -188,7 +188,7 @@ class LanePlanner:
                 self._queues.append(queue)
                 continue
             taken += self._claim_queue(connection, holder, queue, wanted, now)
-        self._waits_for_room = not taken and not self._passes_over
+        self._waits_for_room = not taken and not self._goes_on
         self._queues.sort(key=lambda queue: any(claim.queue == queue for claim in taken))
         return taken
 
@@ -203,10 +203,11 @@ class LanePlanner:
             self._retry[queue] = now + self._next_retry()
         elif found.retry_in is not None:
             self._retry[queue] = now + found.retry_in
-        elif found.claims or found.passed_over:
-            self._passes_over |= found.passed_over
+        elif found.claims or found.has_more:
             self._retry_after = RETRY_FIRST
-            self._queues.append(queue)  # There may be more.
+        if found.has_more and queue not in self._retry:
+            self._queues.append(queue)
+            self._goes_on = True
         return list(found.claims)
 
     def unpark_ended(self, connection: Connection) -> None:
