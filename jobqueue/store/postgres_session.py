@@ -166,7 +166,23 @@ def is_lost(record: ConnectionPoolEntry) -> bool:
 def begun(connection: Connection) -> None:
     """Set what a pooler keeps for one transaction only; call it after each begin."""
     if _PER_TRANSACTION in connection.info:
-        connection.exec_driver_sql(_SET_LOCAL)
+        set_local(connection, _SET_LOCAL)
+
+
+def set_local(connection: Connection, settings: str) -> None:
+    """Run SET LOCAL commands; where nothing has run yet, in one round trip with BEGIN.
+
+    The driver sends BEGIN by itself, and waits for its answer.
+    """
+    from psycopg.pq import ExecStatus, TransactionStatus
+
+    driver: Any = connection.connection.driver_connection
+    session = driver.pgconn
+    if session.transaction_status == TransactionStatus.IDLE:
+        done = session.exec_(f"BEGIN ISOLATION LEVEL READ COMMITTED; {settings}".encode())
+        if done.status == ExecStatus.COMMAND_OK:
+            return
+    connection.exec_driver_sql(settings)  # Raises what SQLAlchemy makes of a lost session, too.
 
 
 def _has_news(socket: int) -> bool:
