@@ -7,7 +7,7 @@ taken in the order queue, keys, and never waited for.
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -53,6 +53,8 @@ class LaneClaims(NamedTuple):
     """The queue itself has a limit, a rate or fair shares."""
     has_more: bool = False
     """Look again at once: not all that may start was seen, or taken."""
+    brought_back: Collection[str] = ()
+    """Keys that were given as ended, and are parked now only if they are full."""
 
 
 class Lanes(LaneRows):
@@ -67,28 +69,35 @@ class Lanes(LaneRows):
         """
 
     def claim(
-        self, connection: Connection, holder: WorkerRef, queue: str, limit: int
+        self,
+        connection: Connection,
+        holder: WorkerRef,
+        queue: str,
+        limit: int,
+        ended: Collection[str] = (),
     ) -> LaneClaims:
         """Claim up to `limit` jobs from the lanes of a queue, each to start at once.
 
-        Hand them out only after the commit.
+        `ended`: keys in which jobs have ended, claimed from even if they are parked. Hand the
+        claims out only after the commit.
         """
         if limit <= 0:
             return LaneClaims()
         self.limit_stall(connection)
-        switches, unparked, turns = self._lock_unless_limited(connection, queue, limit)
+        switches, turns, are_others = self._lock_unless_limited(connection, queue, limit, ended)
         if switches.paused_at is not None:
             return LaneClaims()
         if not switches.is_limited:
             lanes = self._of_locked(connection, queue, switches, turns, limit)
             chosen = choose_in_order(lanes, limit)
             claims = self._claim_in_order(connection, holder, queue, chosen, lanes)
-            are_left = self._write(connection, lanes) or unparked > len(turns)
+            are_left = self._write(connection, lanes) or are_others
             return LaneClaims(
                 claims,
                 _keys(lanes, claims),
-                is_locked=unparked > 0 and not turns,
+                is_locked=are_others and not turns,
                 has_more=are_left and bool(claims or _passed_over(lanes)),
+                brought_back=turns.keys() & {*ended},
             )
         own = self._lock_queue(connection, queue, switches)
         if own is None:
@@ -109,27 +118,28 @@ class Lanes(LaneRows):
         )
 
     def _lock_unless_limited(
-        self, connection: Connection, queue: str, limit: int
-    ) -> tuple[Switches, int, dict[str, float]]:
-        """Return a queue's switches; if it has no limit, also how many of its keys are not parked.
+        self, connection: Connection, queue: str, limit: int, ended: Collection[str]
+    ) -> tuple[Switches, dict[str, float], bool]:
+        """Return a queue's switches; if it has no limit, the turns of its locked keys by name.
 
-        These are counted up to one more than are locked. And the turns of those that are, by name.
-        One statement does all, unless the last claim found the queue limited or paused: a lock is
-        written to the disk, and a worker looks at such a queue all the time.
+        And whether there are others that are not parked. One statement does all, unless the last
+        claim found the queue limited or paused: a lock is written to the disk, and a worker looks
+        at such a queue all the time.
         """
-        given = {"in_queue": queue, "in_limit": min(limit, LANES_AT_ONCE)}
+        known, most = self._statements, min(limit, LANES_AT_ONCE)
         if queue in self._asked_first:
-            switches = Switches(*connection.execute(self._statements.switches, given).one())
+            given = {"in_queue": queue}
+            switches = Switches(*connection.execute(known.switches, given).one())
             if switches.is_held_back:
-                return switches, 0, {}
+                return switches, {}, False
             self._asked_first.discard(queue)
-        rows = connection.execute(self._statements.switches_and_lock, given).all()
-        *values, unparked, _, _ = rows[0]
-        switches = Switches(*values)
+        rows = self._of_names(connection, known.switches_and_lock, queue, ended, most)
+        switches = Switches(*rows[0][: len(Switches._fields)])
         if switches.is_held_back:
             self._asked_first.add(queue)
-            return switches, 0, {}
-        return switches, unparked, {name: turn for *_, name, turn in rows if name is not None}
+            return switches, {}, False
+        turns = {row.name: row.turn for row in rows if row.name is not None}
+        return switches, turns, rows[0].unparked > sum(row.is_first or 0 for row in rows)
 
     def _lock_queue(
         self, connection: Connection, queue: str, switches: Switches

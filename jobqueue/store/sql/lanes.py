@@ -108,7 +108,9 @@ class LaneStatements:
         )
         self.lock_queue = self.queue_lane.with_for_update(skip_locked=True)
         self.lock_by_due_time = _lock(lanes.c.priority, lanes.c.due_at)
-        self.switches_and_lock = _switches(_count_unparked(), self.lock_by_due_time)
+        self.switches_and_lock = _switches(
+            _count_unparked(), _lock_with(self.lock_by_due_time, _lock_given(backend, names))
+        )
         self.lock_by_turn = _lock(lanes.c.turn)
         self.places = _places(backend, names)
         self.heads_and_places = _heads_and_places(backend, names)
@@ -190,7 +192,7 @@ def _unpark(which: ColumnElement[bool], *, skip_locked: bool = True) -> Executab
 
 
 def _switches(
-    count: ColumnElement[int] | None = None, lock: Select[Any] | None = None
+    count: ColumnElement[int] | None = None, locked: FromClause | None = None
 ) -> Executable:
     """Select a queue's switches, the present second, and whether any task or tag is paused.
 
@@ -199,8 +201,7 @@ def _switches(
     one = select(literal_column("1").label("one")).subquery("one")
     rows: FromClause = one.outerjoin(queues, queues.c.name == _IN_QUEUE)
     more: Sequence[ColumnElement[Any]] = ()
-    if count is not None and lock is not None:
-        locked = lock.subquery("locked")
+    if count is not None and locked is not None:
         rows, more = rows.outerjoin(locked, true()), [count, *locked.c]
     return select(
         queues.c.paused_at,
@@ -230,6 +231,28 @@ def _lock(*order: ColumnElement[Any]) -> Select[Any]:
         .limit(_IN_LIMIT)
         .with_for_update(skip_locked=True)
     )
+
+
+def _lock_given(backend: Backend, names: FromClause) -> Select[Any]:
+    """Lock these lanes of a queue, parked or not; those that others lock are skipped."""
+    return (
+        select(lanes.c.name, lanes.c.turn)
+        .where(
+            OF_KEY,
+            lanes.c.queue == _IN_QUEUE,
+            backend.in_subquery(lanes.c.name, select(names.c.name)),
+        )
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _lock_with(first: Select[Any], given: Select[Any]) -> FromClause:
+    """Lock lanes by two statements at once; `is_first` of 1: by the first."""
+    both = [
+        select(*lock.subquery(name).c, literal_column(is_first).label("is_first"))
+        for lock, name, is_first in ((first, "first", "1"), (given, "given", "0"))
+    ]
+    return union_all(*both).subquery("locked")
 
 
 def _places(backend: Backend, names: FromClause, *, may_pause: bool = True) -> Select[Any]:

@@ -4,14 +4,16 @@ A worker of a database without concurrency keys and limited queues pays one look
 """
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain, islice
 
 from sqlalchemy import Connection
 
 from jobqueue.records import Claim, Outcome, ReapedJob
 from jobqueue.store.claims import WorkerRef
 from jobqueue.store.database import Store
+from jobqueue.store.lane_rows import LANES_AT_ONCE
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.schema import LaneId, LaneKind
 from jobqueue.worker.log_context import log
@@ -60,12 +62,13 @@ class LanePlanner:
         self._retry_after = RETRY_FIRST
         self.lanes_of: dict[int, Sequence[LaneId]] = {}
         """By id: the lanes of the claims in hand."""
-        self._ended: deque[LaneId] = deque()
+        self._ended: deque[tuple[LaneId, str | None]] = deque()
+        """Lanes in which jobs have ended; with the queue of a key's job if it has no limit."""
         self._recheck = False
         self._locked: dict[LaneId, float] = {}
         """Lanes to bring back that another worker locked, and when to try again."""
         self._brought_back: set[LaneId] = set()
-        """The lanes that the last transaction brought back, which may fail yet."""
+        """The lanes that the last transaction was to bring back, which may fail yet."""
         self._skip_for = 0.0
         """Seconds of the last skip; 0 if the lanes' table was free since."""
         self._skipped_until = 0.0
@@ -173,7 +176,9 @@ class LanePlanner:
         now = time.monotonic()
         if now < self._skipped_until:
             return []
-        self.unpark_ended(connection)
+        ids, ended = self._take_ended()
+        self._bring_back(connection, ids)
+        self._queues += ended.keys() - {*self._queues}
         for queue in self._due():
             self._retry.pop(queue, None)
             if queue not in self._queues:
@@ -187,15 +192,22 @@ class LanePlanner:
             if wanted <= 0:
                 self._queues.append(queue)
                 continue
-            taken += self._claim_queue(connection, holder, queue, wanted, now)
+            keys = ended.get(queue, set())
+            taken += self._claim_queue(connection, holder, queue, wanted, keys)
         self._waits_for_room = not taken and not self._goes_on
         self._queues.sort(key=lambda queue: any(claim.queue == queue for claim in taken))
+        left = {(LaneKind.KEY, key) for keys in ended.values() for key in keys}
+        if left and self._bring_back(connection, left):
+            self._waits_for_room = False
         return taken
 
     def _claim_queue(
-        self, connection: Connection, holder: WorkerRef, queue: str, wanted: int, now: float
+        self, connection: Connection, holder: WorkerRef, queue: str, wanted: int, ended: set[str]
     ) -> list[Claim]:
-        found = self._lanes.claim(connection, holder, queue, wanted)
+        """Claim from a queue, and leave in `ended` the keys that are not brought back by that."""
+        now, some = time.monotonic(), set(islice(ended, min(wanted, LANES_AT_ONCE)))
+        found = self._lanes.claim(connection, holder, queue, wanted, some)
+        ended.difference_update(found.brought_back)
         for claim in found.claims:
             ids = [(LaneKind.KEY, found.keys[claim.id])] if claim.id in found.keys else []
             self.lanes_of[claim.id] = [*ids, (LaneKind.QUEUE, queue)] if found.is_limited else ids
@@ -212,6 +224,25 @@ class LanePlanner:
 
     def unpark_ended(self, connection: Connection) -> None:
         """Bring back the lanes in which jobs have ended, before anything else is locked."""
+        ids, ended = self._take_ended()
+        keys = {(LaneKind.KEY, key) for keys in ended.values() for key in keys}
+        self._bring_back(connection, ids | keys)
+
+    def _take_ended(self) -> tuple[set[LaneId], dict[str, set[str]]]:
+        """Return lanes to bring back, and the keys of each queue that its claim brings back."""
+        ids: set[LaneId] = set()
+        keys: dict[str, set[str]] = defaultdict(set)
+        for _ in range(len(self._ended)):
+            one, queue = self._ended.popleft()
+            if queue is None:
+                ids.add(one)
+            else:
+                keys[queue].add(one[1])
+        self._brought_back = ids.union((LaneKind.KEY, key) for key in chain(*keys.values()))
+        return ids, keys
+
+    def _bring_back(self, connection: Connection, ids: set[LaneId]) -> bool:
+        """Bring back these lanes, and those whose time has come; return whether any was."""
         now = time.monotonic()
         due = [one for one, until in self._locked.items() if until <= now]
         if self._recheck:
@@ -219,17 +250,19 @@ class LanePlanner:
             locked = self._lanes.unpark_full(connection)
             self._locked |= dict.fromkeys(locked, now + UNPARK_INTERVAL)
             self._queues = self._lanes.with_work(connection, self._served)
-        ids = {self._ended.popleft() for _ in range(len(self._ended))}.union(due)
-        self._brought_back = ids
-        if ids:
-            for one in due:
-                del self._locked[one]
-            found = self._lanes.unpark(connection, ids)
-            if found.locked:
-                self._locked |= dict.fromkeys(found.locked, now + self._next_retry())
-            for queue in found.queues:
-                if queue not in self._queues and self._serves(queue):
-                    self._queues.append(queue)
+        for one in due:
+            del self._locked[one]
+        ids = ids.union(due)
+        self._brought_back |= ids
+        if not ids:
+            return False
+        found = self._lanes.unpark(connection, ids)
+        if found.locked:
+            self._locked |= dict.fromkeys(found.locked, now + self._next_retry())
+        for queue in found.queues:
+            if queue not in self._queues and self._serves(queue):
+                self._queues.append(queue)
+        return bool(found.queues)
 
     def _next_retry(self) -> float:
         """Return the seconds until what another worker locks is tried again."""
@@ -242,14 +275,16 @@ class LanePlanner:
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note that claims are over, after the commit. May be called from any thread."""
         for outcome in outcomes:
-            self._ended.extend(self.lanes_of.pop(outcome.claim.id, ()))
+            ids = self.lanes_of.pop(outcome.claim.id, ())
+            queue = outcome.claim.queue if len(ids) == 1 else None
+            self._ended.extend((one, queue if one[0] == LaneKind.KEY else None) for one in ids)
 
     def recheck(self, ids: Iterable[LaneId] = ()) -> None:
         """Look again at full lanes, and at these. May be called from any thread.
 
         After the loss of a worker, which may have ended jobs without bringing their lanes back.
         """
-        self._ended.extend(ids)
+        self._ended.extend((one, None) for one in ids)
         self._recheck = True
 
     def lost(self, jobs: Sequence[ReapedJob]) -> None:
@@ -266,7 +301,7 @@ class LanePlanner:
         if len(self.lanes_of) <= 2 * len(held) + FORGOTTEN_LATE:
             return
         for id_ in [id_ for id_ in self.lanes_of if id_ not in held]:
-            self._ended.extend(self.lanes_of.pop(id_, ()))
+            self._ended.extend((one, None) for one in self.lanes_of.pop(id_, ()))
 
     def _due(self) -> list[str]:
         now = time.monotonic()
