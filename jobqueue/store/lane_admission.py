@@ -117,11 +117,14 @@ class QueueLane:
         self.running += count
         self.next_start += count * self._interval
 
-    def wait(self) -> float | None:
-        """Return the seconds until the rate allows a start; None if no rate holds one back."""
+    def wait(self, others: int = 0) -> float | None:
+        """Return the seconds until the rate allows one more start than those of `others`.
+
+        None if no rate holds it back.
+        """
         if not self._interval:
             return None
-        wait = self.next_start + self._interval - self._latest
+        wait = self.next_start + (others + 1) * self._interval - self._latest
         return wait if wait > _ROUNDING else None
 
 

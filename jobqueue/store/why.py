@@ -232,16 +232,17 @@ def _queue_full(facts: Facts) -> Explanation | None:
 def _rate(facts: Facts) -> Explanation | None:
     if not facts.verdicts.queue_limited or facts.queue_lane.room():
         return None
-    queue, wait = facts.job.queue, facts.queue_lane.wait() or 0.0
-    never = facts.switches.rate_count == 0
-    more = f"raise the rate: jobqueue queues rate {quote(queue)} N/minute"
-    return _because(
-        facts,
-        "rate",
-        f"rate of queue {queue}: {'0' if never else f'next start in {span(wait)}'}",
-        more if never else f"wait, or {more}",
-        queue,
-    )
+    queue, more = facts.job.queue, _raise_the_rate(facts)
+    if facts.switches.rate_count == 0:
+        return _because(facts, "rate", f"rate of queue {queue}: 0", more, queue)
+    said = f"rate of queue {queue}: next start in {span(facts.queue_lane.wait() or 0.0)}"
+    if (ahead := _ahead(facts)) is not None:
+        said += f"; this job is {ahead}"
+    return _because(facts, "rate", said, f"wait, or {more}", queue)
+
+
+def _raise_the_rate(facts: Facts) -> str:
+    return f"raise the rate: jobqueue queues rate {quote(facts.job.queue)} N/minute"
 
 
 def _in_order(facts: Facts) -> Explanation | None:
@@ -301,7 +302,16 @@ def _lane_full(facts: Facts) -> Explanation | None:
 
 
 def _behind(facts: Facts) -> Explanation | None:
-    before, keys = facts.jobs_before(), facts.keys_before()
+    if (ahead := _ahead(facts)) is None:
+        return None
+    is_by_rate = facts.estimate is not None and facts.estimate.rate is not None
+    advice = f"wait, or {_raise_the_rate(facts) if is_by_rate else 'start more workers'}"
+    return _because(facts, "behind", ahead, advice, facts.job.queue)
+
+
+def _ahead(facts: Facts) -> str | None:
+    """Return behind what the job is, and for how long; None if it is the next."""
+    before, keys = facts.jobs_before, facts.keys_before()
     if not any(before) and not keys:
         return None
     parts = []
@@ -310,13 +320,12 @@ def _behind(facts: Facts) -> Explanation | None:
         parts.append(_before_it(before, of_key))
     if keys:
         parts.append(_at_most_counted(keys, "other key"))
-    sentence = f"behind {' and '.join(parts)}"
-    pace = facts.pace() if facts.verdicts.is_plain and before.jobs else 0.0
-    if pace:
-        is_least = before.jobs > COUNTED_MAX or before.may_be_more
-        time = span(min(before.jobs, COUNTED_MAX) / pace)
-        sentence += f", {'more than' if is_least else 'about'} {time} at the last hour's pace"
-    return _because(facts, "behind", sentence, "wait, or start more workers", facts.job.queue)
+    said = f"behind {' and '.join(parts)}"
+    if (estimate := facts.estimate) is None:
+        return said
+    about = "more than" if before.jobs > COUNTED_MAX or before.may_be_more else "about"
+    at = "the last hour's pace" if estimate.rate is None else f"the queue's rate of {estimate.rate}"
+    return f"{said}, {about} {span(estimate.seconds)} at {at}"
 
 
 def _before_it(before: Before, of_key: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
+from jobqueue.queue_switches import rate_of
 from jobqueue.records import JobRecord, names_in
 from jobqueue.states import State
 from jobqueue.store.database import Store
@@ -17,7 +18,7 @@ from jobqueue.store.lane_rows import LANES_AT_ONCE
 from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.sql.rows import NAMES
-from jobqueue.store.sql.why import why_statements
+from jobqueue.store.sql.why import COUNTED_MAX, why_statements
 
 
 class Before(NamedTuple):
@@ -30,6 +31,14 @@ class Before(NamedTuple):
     def and_also(self, other: "Before") -> "Before":
         """Return how many these are together with others."""
         return Before(self.jobs + other.jobs, self.may_be_more or other.may_be_more)
+
+
+class Estimate(NamedTuple):
+    """When the jobs in front have begun, by what is known of their queue."""
+
+    seconds: float
+    rate: str | None
+    """The rate of the queue, if that is slower than its jobs were in the last hour."""
 
 
 class Facts:
@@ -172,8 +181,9 @@ class Facts:
         allowed = Lane(job.lane, 0.0, [head], self.places).allowed
         return any(head.id == job.id for head in allowed)
 
+    @cached_property
     def jobs_before(self) -> Before:
-        """Count the jobs that are claimed before this one: of its key, or without a key."""
+        """The jobs that are claimed before this one, counted: of its key, or without a key."""
         if self.verdicts.is_plain:
             return self._before(self._why.plain_before)
         if self.places.next_id == self.job.id:
@@ -262,7 +272,15 @@ class Facts:
         jobs, beyond = self._rows(statement, more).one()
         return Before(jobs, beyond is not None)
 
-    def pace(self) -> float:
-        """Return the jobs of the queue that ended per second in the last hour."""
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        """When those before a job without a key have begun; None if nothing tells that."""
+        count = min(self.jobs_before.jobs, COUNTED_MAX)
+        if not count or not self.verdicts.is_plain:
+            return None
         ended, since = self._rows(self._why.pace).one()
-        return float(ended) / max(self.since(since), 1.0) if ended else 0.0
+        by_pace = count * max(self.since(since), 1.0) / float(ended) if ended else 0.0
+        by_rate = self.queue_lane.wait(count) or 0.0
+        if by_rate > by_pace and (rate := rate_of(self.switches._asdict())) is not None:
+            return Estimate(by_rate, rate.to_text())
+        return Estimate(by_pace, None) if ended else None

@@ -412,6 +412,31 @@ def test_behind_others_it_counts_them_and_the_time_that_they_take(why: WhyKit) -
     assert why.says(ids[6]) == "behind 6 jobs, about 10 min at the last hour's pace"
 
 
+def test_those_in_front_take_the_longer_time_of_the_queues_rate_and_the_last_hours_pace(
+    why: WhyKit,
+) -> None:
+    *_, last = why.add(count=6)
+    why.execute(
+        insert(counters).values(minute=after(-1000.0), queue="default", task="add", succeeded=1000)
+    )
+    why.switch(rate_count=1, rate_period=7200.0)
+    assert why.says(last) == "behind 5 jobs, about 10 h at the queue's rate of 1/2h"
+    assert why.of(last).advice == "wait, or raise the rate: jobqueue queues rate default N/minute"
+    why.execute(update(queues).values(rate_burst=3))
+    assert why.says(last) == "behind 5 jobs, about 6 h at the queue's rate of 1/2h"
+    why.execute(update(queues).values(rate_burst=6))
+    assert why.says(last) == "behind 5 jobs, about 5 s at the last hour's pace"
+    assert why.of(last).advice == "wait, or start more workers"
+    why.execute(update(queues).values(rate_burst=None))
+    assert len(why.claim()) == 1
+    assert why.says(last) == (
+        "rate of queue default: next start in 2 h; "
+        "this job is behind 4 jobs, about 10 h at the queue's rate of 1/2h"
+    )
+    why.execute(counters.delete())
+    assert why.says(last).endswith("about 10 h at the queue's rate of 1/2h")
+
+
 def test_jobs_of_other_queues_priorities_and_times_are_not_in_front(why: WhyKit) -> None:
     late, (mine,) = why.kit.add(priority=0), why.add(priority=0)
     why.kit.change(late, run_at=after(-1.0))
