@@ -85,7 +85,9 @@ def _own_error(name: str, error: BaseException) -> str:
         own = [frame for frame in frames if not frame.filename.startswith(ours)] or frames
         place = f"{own[-1].filename}:{own[-1].lineno}" if own else "?"
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return escape_controls(f"importing app {name!r} failed: {text[:300]} ({place})")
+    said = text[:300]
+    at = "" if place in said else f" ({place})"  # An error about two places names both.
+    return escape_controls(f"importing app {name!r} failed: {said}{at}")
 
 
 def _error(message: str, value: str) -> ConfigurationError:
