@@ -5,7 +5,7 @@ import shutil
 import textwrap
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len, set_cell_size
@@ -75,6 +75,8 @@ class Column(Generic[T]):
     wraps: bool = False
     """It goes on in further lines, instead of being shortened."""
     right: bool = False
+    beside: tuple[str, Callable[[T], object]] | None = None
+    """Its cell where the column with this title is shown too, which has the rest of it."""
     style: Callable[[T], str] | str = ""
 
 
@@ -94,6 +96,12 @@ class Table(Generic[T]):
         self._screen = screen
         self._is_terminal = screen.is_terminal
         room = width_of(screen) if room is None else room
+        self._choose(columns, sample, room)
+        if any(column.beside and column.beside[0] in self._widths for column in columns):
+            self._choose([_beside(column, self._widths) for column in columns], sample, room)
+
+    def _choose(self, columns: Sequence[Column[T]], sample: Sequence[T], room: int) -> None:
+        """Choose the columns that fit, and their widths."""
         cells = {column.title: [_cell(column, row) for row in sample] for column in columns}
         natural = {
             column.title: max([len(column.title), *map(cell_len, cells[column.title])])
@@ -103,7 +111,8 @@ class Table(Generic[T]):
         if room != UNLIMITED:  # Empty columns are left out, but in a pipe they stay.
             chosen = [column for column in columns if not column.rank or any(cells[column.title])]
         names = [column for column in chosen if column.in_middle] if room != UNLIMITED else []
-        clear = {each.title: _clear(each, cells[each.title], room // 2, screen) for each in names}
+        most = room // 2
+        clear = {each.title: _clear(each, cells[each.title], most, self._screen) for each in names}
         self._widths = _fit(chosen, natural, clear, room)
         self._columns = [column for column in chosen if column.title in self._widths]
 
@@ -162,6 +171,13 @@ class Table(Generic[T]):
             put(self._screen, Text.assemble(*line))
         else:  # Of many thousand lines, rich would take most of the time.
             self._screen.file.write("".join(text for text, _ in line).rstrip() + "\n")
+
+
+def _beside(column: Column[T], shown: Collection[str]) -> Column[T]:
+    """Return a column as it is beside those that are shown."""
+    if column.beside is None or column.beside[0] not in shown:
+        return column
+    return replace(column, cell=column.beside[1])
 
 
 def _clear(column: Column[Any], texts: Sequence[str], most: int, screen: Console) -> int:

@@ -41,13 +41,21 @@ def detail(job: JobRecord) -> str:
         waits = "waits for its unique key" if job.awaits_key else f"due {ago(job.run_at)}"
         return ", ".join(filter(None, [waits, error_of(job) or job.reason]))
     if job.state is State.RUNNING:
-        asked = "asked to stop" if job.cancel_requested_at else ""
-        fraction = "" if job.progress is None else f"{job.progress:.0%}"
-        parts = filter(None, [asked, " ".join(filter(None, [fraction, job.progress_message]))])
-        return ", ".join(parts) or f"on {job.worker or 'no worker'}"
+        return _so_far(job) or f"on {job.worker or 'no worker'}"
     if job.state is State.SUCCEEDED:
         return job.reason or job.result or ""
     return error_of(job) or job.reason or ""
+
+
+def _so_far(job: JobRecord) -> str:
+    asked = "asked to stop" if job.cancel_requested_at else ""
+    fraction = "" if job.progress is None else f"{job.progress:.0%}"
+    progress = " ".join(filter(None, [fraction, job.progress_message]))
+    return ", ".join(filter(None, [asked, progress]))
+
+
+def _beside_worker(job: JobRecord) -> str:
+    return _so_far(job) if job.state is State.RUNNING and job.worker else detail(job)
 
 
 def _detail_style(job: JobRecord) -> str:
@@ -68,7 +76,9 @@ LIST = [
     Column[JobRecord](
         "worker", lambda job: job.worker, rank=10, least=10, in_middle=True, style="dim"
     ),
-    Column[JobRecord]("detail", detail, rank=2, least=20, style=_detail_style),
+    Column[JobRecord](
+        "detail", detail, rank=2, least=20, style=_detail_style, beside=("worker", _beside_worker)
+    ),
 ]
 
 

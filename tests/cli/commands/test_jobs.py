@@ -177,6 +177,25 @@ def test_a_list_shows_names_whole_and_no_column_of_nothing(
     assert name in bare.ok("stats")
 
 
+@pytest.mark.parametrize("width", ["50", "200", ""])
+def test_a_list_names_the_worker_of_a_running_job_once(
+    bare: Cli, width: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    bare.id("t")
+    with JobQueue(bare.url) as queue, queue.store.write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE jobqueue_jobs SET state = 'running', worker_id = 7, worker = 'web-1'"
+        )
+    head, row = bare.ok("list").splitlines()
+    assert row.count("web-1") == 1
+    assert row.endswith("on web-1") is ("WORKER" not in head) is (width == "50")
+    with JobQueue(bare.url) as queue, queue.store.write() as connection:
+        connection.exec_driver_sql("UPDATE jobqueue_jobs SET progress_message = 'half'")
+    row = bare.ok("list").splitlines()[1]
+    assert row.endswith("half") and ("web-1" in row) is (width != "50")
+
+
 def test_a_job_that_waits_for_its_key_says_so(bare: Cli) -> None:
     bare.id("t", "--unique-key", "k")
     with JobQueue(bare.url) as queue, queue.store.write() as connection:
