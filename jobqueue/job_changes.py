@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from jobqueue.errors import InvalidOption
 from jobqueue.options import Options
+from jobqueue.records import JobRecord
 
 
 class JobChanges(NamedTuple):
@@ -33,6 +34,12 @@ class JobChanges(NamedTuple):
             )
         checked = Options().merge(changes)
         return cls(**{name: getattr(checked, name) for name in changes})
+
+    def are_made(self, job: JobRecord) -> bool:
+        """Return whether a job is as they make it."""
+        new = (self.priority, self.queue, self.at, self.tags)
+        now = (job.priority, job.queue, job.run_at, job.tags)
+        return all(value in (None, there) for value, there in zip(new, now, strict=True))
 
     @property
     def moves(self) -> dict[str, Any]:

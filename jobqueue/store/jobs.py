@@ -189,7 +189,9 @@ class Jobs(Enqueuer):
             return [row.id for row in rows]
 
         changed = self._in_batches(wanted, may("cancel"), cancel, action)
-        return changed, self._refusals(wanted, changed, already=State.CANCELLED, verb="cancelled")
+        return changed, self._refusals(
+            wanted, changed, "cancelled", lambda job: job.state is State.CANCELLED
+        )
 
     def retry(
         self,
@@ -224,7 +226,9 @@ class Jobs(Enqueuer):
             return changed
 
         changed = self._in_batches(wanted, guard, retry, action)
-        refusals = self._refusals(wanted, changed, already=State.AVAILABLE, verb="retried")
+        refusals = self._refusals(
+            wanted, changed, "retried", lambda job: job.state is State.AVAILABLE
+        )
         twice = f"it has succeeded, and a retry would run it once more: ask for that with {ask}"
         return changed, [
             replace(refusal, reason=twice) if refusal.state in left_out else refusal
@@ -241,8 +245,9 @@ class Jobs(Enqueuer):
     ) -> tuple[list[int], list[Refusal]]:
         """Change jobs that wait, if their columns are as `seen`. `action` and return as `cancel`.
 
-        A new due time makes a job scheduled, or available if it has passed, unless the job waits
-        for its key. The bound of a queue that they are moved to does not count, as for a retry.
+        One that is so already is neither changed nor refused. A new due time makes a job scheduled,
+        or available if it has passed, unless the job waits for its key. The bound of a queue that
+        they are moved to does not count, as for a retry.
         """
         values: dict[str, Any] = {}
         if changes.priority is not None:
@@ -256,15 +261,20 @@ class Jobs(Enqueuer):
             values["run_at"] = changes.at
             values["state"] = case((waits_on, State.SCHEDULED.value), else_=State.AVAILABLE.value)
         waits = and_(in_state(*WAITING), *in_force(jobs, seen or {}))
+        differs = or_(*(jobs.c[name].is_distinct_from(value) for name, value in values.items()))
+
+        def is_so(job: JobRecord) -> bool:
+            return job.state in WAITING and changes.are_made(job)
 
         def change(connection: Connection, ids: list[int]) -> list[int]:
             if action is not None and set(ids) == set(wanted.ids or ()):
                 action.before = moved_from(connection, ids, [*changes.moves])
-            statement = update(jobs).where(jobs.c.id.in_(ids), waits).values(values)
+            # Not a condition of the batch: to look for 1,000 that differ may be to read millions.
+            statement = update(jobs).where(jobs.c.id.in_(ids), waits, differs).values(values)
             return list(connection.execute(statement.returning(jobs.c.id)).scalars())
 
         changed = self._in_batches(wanted, waits, change, action)
-        return changed, self._refusals(wanted, changed, already=None, verb="changed")
+        return changed, self._refusals(wanted, changed, "changed", is_so)
 
     def delete(
         self, wanted: JobFilter, action: Action | None = None
@@ -279,7 +289,7 @@ class Jobs(Enqueuer):
             return gone
 
         changed = self._in_batches(wanted, idle, remove, action)
-        return changed, self._refusals(wanted, changed, already=None, verb="deleted")
+        return changed, self._refusals(wanted, changed, "deleted")
 
     def _in_batches(
         self,
@@ -327,9 +337,13 @@ class Jobs(Enqueuer):
             return int(connection.execute(statement).scalar_one())
 
     def _refusals(
-        self, wanted: JobFilter, changed: list[int], *, already: State | None, verb: str
+        self,
+        wanted: JobFilter,
+        changed: list[int],
+        verb: str,
+        already: Callable[[JobRecord], bool] = lambda _job: False,
     ) -> list[Refusal]:
-        """Return why the ids that the filter names were not changed."""
+        """Return why the ids that the filter names were not changed, but for those `already` so."""
         refusals = []
         done = set(changed)
         left = tuple(id_ for id_ in dict.fromkeys(wanted.ids or ()) if id_ not in done)
@@ -338,7 +352,7 @@ class Jobs(Enqueuer):
             job = found.get(id_)
             if job is None:
                 refusals.append(Refusal(id_, None, "there is no such job"))
-            elif job.state is not already:
+            elif not already(job):
                 reason = f"it is {job.state} and cannot be {verb}"
                 if verb == "retried" and job.state in FINAL:
                     reason = f"its unique key {job.unique_key!r} is held by another job"

@@ -7,6 +7,7 @@ import pytest
 from jobqueue.job_changes import JobChanges
 from jobqueue.records import JobFilter, Refusal
 from jobqueue.states import WAITING, State
+from jobqueue.store.audit import Action, Audit
 from tests.store.conftest import StoreKit
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
@@ -49,6 +50,39 @@ def test_a_worker_finds_jobs_where_they_were_moved_to_by_a_filter(kit: StoreKit)
     worker = kit.worker()
     assert kit.take_one(worker).id == moved
     assert kit.take_one(worker).id == other
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        JobChanges(priority=3),
+        JobChanges(queue="mail"),
+        JobChanges(at=LATER),
+        JobChanges(tags=("eu", "now")),
+        JobChanges(3, "mail", LATER, ("eu", "now")),
+    ],
+    ids=["priority", "queue", "due time", "tags", "all"],
+)
+def test_a_job_that_is_so_already_is_neither_changed_nor_refused(
+    kit: StoreKit, changes: JobChanges
+) -> None:
+    id_, other, running = kit.add(), kit.add(), kit.put(State.RUNNING)
+    action = Action("ada@web-1", "update", {"ids": [id_, other, running]})
+    kit.jobs.update(one(id_), JobChanges(3, "mail", LATER, ("eu", "now")))
+    assert kit.jobs.update(one(id_), changes, action) == ([], [])
+    assert Audit(kit.store).find(None) == []
+    changed, refused = kit.jobs.update(JobFilter(ids=(id_, other, running)), changes, action)
+    assert (changed, [refusal.id for refusal in refused]) == ([other], [running])
+    assert [row["changed"] for row in Audit(kit.store).find(None)] == [1]
+    assert kit.jobs.update(JobFilter(queue=kit.row(other).queue), changes)[0] == []
+
+
+def test_a_due_time_that_has_passed_makes_a_job_due_that_nobody_has_made_so(kit: StoreKit) -> None:
+    id_ = kit.put(State.SCHEDULED)
+    past = datetime.now(UTC) - timedelta(hours=1)
+    kit.change(id_, run_at=past)
+    assert kit.jobs.update(one(id_), JobChanges(at=past)) == ([id_], [])
+    assert kit.state(id_) is State.AVAILABLE
 
 
 def test_tags_that_are_taken_away_leave_none(kit: StoreKit) -> None:

@@ -51,6 +51,14 @@ def test_what_has_ended_or_is_not_there_is_refused(bare: Cli) -> None:
     assert "no such job" in bare.refused(1, "update", 99, "--priority", 1)
 
 
+def test_a_job_that_is_so_already_needs_nothing_and_is_not_in_the_log(bare: Cli) -> None:
+    id_, other = bare.id("add", "1"), bare.id("add", "1", "--priority", 5)
+    assert bare.ok("update", id_, "--priority", 0) == "updated 0 jobs; 1 needed nothing\n"
+    assert bare.json("log") == []
+    assert bare.ok("update", id_, other, "--priority", 5) == "updated 1 job; 1 needed nothing\n"
+    assert [row["changed"] for row in bare.json("log")] == [1]
+
+
 @pytest.mark.databases("sqlite")
 def test_bad_input_is_one_line_and_changes_nothing(bare: Cli) -> None:
     id_ = bare.id("add", "1")
