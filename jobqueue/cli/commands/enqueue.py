@@ -1,7 +1,8 @@
 """`enqueue`: one job from the command line, or many from a file; `exec`: a command line."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -23,6 +24,7 @@ from jobqueue.known_names import names_of
 from jobqueue.printable_text import did_you_mean, listed
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.states import WAITING
+from jobqueue.store.enqueue import HELD_BY_ANOTHER_CALL
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
 from jobqueue.worker.execute.exec_task import EXEC as EXEC_TASK
@@ -147,7 +149,13 @@ def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[
     wait_limit = _wait_limit(given["waits"], given["wait_timeout"])
     call = make()
     nearly = None if given["queue"] is None else _nearly(cli, given["queue"])
-    job = cli.queue.enqueue_many([call])[0]
+    with _warnings_of_key() as warnings:
+        job = cli.queue.enqueue_many([call])[0]
+    says_more = not (given["waits"] or cli.json or job.created)
+    note = _about_holder(job, call, is_warned=bool(warnings)) if says_more else None
+    if note is None:
+        for warning in warnings:
+            logging.getLogger(warning.name).handle(warning)
     if nearly is not None:
         cli.note(nearly)
     if given["waits"]:
@@ -158,29 +166,52 @@ def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[
         echo(job.id)
         if job.created:
             note_unknown(cli, [call.task.name])
-        else:
-            _note_holder(cli, job, call)
+        elif note is not None:
+            cli.note(note)
 
 
-def _note_holder(cli: CliContext, job: Job[Any], call: Call[Any]) -> None:
-    """Say what became of the job that holds the unique key."""
+@contextlib.contextmanager
+def _warnings_of_key() -> Iterator[list[logging.LogRecord]]:
+    """Withhold from the log, and yield, what it says of a key that another call holds."""
+    withheld: list[logging.LogRecord] = []
+    logger = logging.getLogger("jobqueue.store")
+
+    def passes(record: logging.LogRecord) -> bool:
+        if record.msg != HELD_BY_ANOTHER_CALL:
+            return True
+        withheld.append(record)
+        return False
+
+    logger.addFilter(passes)
+    try:
+        yield withheld
+    finally:
+        logger.removeFilter(passes)
+
+
+def _about_holder(job: Job[Any], call: Call[Any], *, is_warned: bool) -> str | None:
+    """Return what became of the job that holds the unique key; None: what the log says of it."""
     settings, became = call.settings, "; no new one was made"
     replaces = settings.on_conflict == "replace"
     with contextlib.suppress(SQLAlchemyError, JobNotFound):  # The role may be one that only writes.
         record = job.record()
-        other = (record.task, record.args) != (call.task.name, call.args)
+        is_warned, same_task = False, record.task == call.task.name
+        other = not same_task or record.args != call.args
+        keeps = f", and keeps its {'' if same_task else 'task and '}arguments" if other else ""
         if settings.on_conflict != "ignore" or settings.debounce is not None:
             if replaces and other:  # It could not be, or someone else was faster still.
                 became = f"; its state is {record.state}, and it stays as it is"
             elif record.state not in WAITING:  # Perhaps it was changed, and has begun since.
-                became = f"; its state is {record.state}"
+                became = f"{keeps}; its state is {record.state}"
+            elif replaces:
+                became = ", and was replaced"
             else:
-                became = ", and was replaced" if replaces else f"; it is due {ago(record.run_at)}"
+                became = f"{keeps}; it is due {ago(record.run_at)}"
         elif other:
             if not settings.rerun:
-                return  # The log has a warning.
+                return None
             became += ", and it keeps its arguments"
-    cli.note(f"job {job.id} with that unique key was there{became}")
+    return None if is_warned else f"job {job.id} with that unique key was there{became}"
 
 
 def _nearly(cli: CliContext, queue: str) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from jobqueue.errors import JobNotFound
 from jobqueue.job import Job
 from jobqueue.records import JobRecord
 from tests.cli.conftest import Cli
@@ -134,6 +135,15 @@ def test_who_enqueues_hears_what_became_of_the_job_that_holds_the_key(bare: Cli)
         *(2, "--on-conflict", "reschedule", "--delay", "3h")
     )
     assert f"{there}; it is due in 2h\n" in said(2, "--debounce", "2h")
+    other = f"{there}, and keeps its arguments; it is due in 2h\n"
+    assert said(3, "--debounce", "2h") == said(3, "--on-conflict", "reschedule", "--delay", "2h")
+    assert said(3, "--debounce", "2h") == other
+    task = bare("enqueue", "u", 2, "--unique-key", "k", "--debounce", "2h")
+    assert (task.stdout, task.stderr) == (
+        f"{id_}\n",
+        f"{there}, and keeps its task and arguments; it is due in 2h\n",
+    )
+    assert held in bare("enqueue", "t", 3, "--unique-key", "k", "--debounce", 9, "--json").stderr
     job = bare.json("show", id_)
     assert (job["args"], len(bare.json("list"))) == ([2], 1)
     assert f"{there}; no new one was made, and it keeps its arguments\n" in said(3, "--rerun")
@@ -144,6 +154,20 @@ def test_who_enqueues_hears_what_became_of_the_job_that_holds_the_key(bare: Cli)
     assert (
         "with that unique key was there; its state is cancelled, and it stays as it is\n" in ended
     )
+
+
+def test_of_a_holder_that_cannot_be_read_the_log_says_that_it_is_another_call(
+    bare: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(job: Job[Any]) -> JobRecord:
+        raise JobNotFound(f"there is no job {job.id}")
+
+    key = ("--unique-key", "k", "--debounce", "1h")
+    bare.id("t", 1, *key)
+    monkeypatch.setattr(Job, "record", gone)
+    assert "which is another task or has other arguments" in bare("enqueue", "t", 2, *key).stderr
+    same = bare("enqueue", "t", 1, *key).stderr
+    assert same == "job 1 with that unique key was there; no new one was made\n"
 
 
 def test_a_job_that_was_replaced_and_has_begun_since_is_not_said_to_stay_as_it_was(
