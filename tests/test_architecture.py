@@ -63,8 +63,9 @@ LAYERS: list[list[str]] = [
     ["worker/complete/*"],
     ["worker/claim_and_complete"],
     ["worker/__init__", "worker/assembly", "worker/shutdown", "worker/worker"],
-    ["queue", "job_verbs", "bulk_verbs", "redaction", "database_binding", "json_forms", "display"]
-    + ["known_names", "__init__", "schedules/api", "overview", "timeline", "job_search"]
+    ["queue", "job_verbs", "bulk_verbs", "redaction", "database_binding", "display"]
+    + ["json_calls", "json_forms", "known_names", "__init__", "schedules/api", "overview"]
+    + ["timeline", "job_search"]
     + ["task_list", "text_parsing"],
     ["alembic", "handler_spans", "opentelemetry", "prometheus", "sentry", "web/*"],
     ["cli/*"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobqueue.cli.params import clean
 from jobqueue.errors import InvalidArguments
-from jobqueue.json_forms import make_call
+from jobqueue.json_calls import make_call
 from jobqueue.serialization.codec import Codec
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.tasks import Call, Task

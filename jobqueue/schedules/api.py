@@ -10,7 +10,7 @@ from jobqueue import options as option_rules
 from jobqueue.enqueue_hooks import EnqueueHook
 from jobqueue.errors import Duration
 from jobqueue.job import Job
-from jobqueue.json_forms import find_task
+from jobqueue.json_calls import find_task
 from jobqueue.literal_types import CatchUp, Overlap
 from jobqueue.new_jobs import NewJob
 from jobqueue.redaction import Declarations

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from jobqueue.errors import InvalidOption, JobQueueError, invalid
-from jobqueue.json_forms import call_of_line, error_json
+from jobqueue.json_calls import call_of_line
+from jobqueue.json_forms import error_json
 from jobqueue.printable_text import not_one
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json
 from jobqueue.tasks import Call, Registry

@@ -17,7 +17,7 @@ from jobqueue.cli.context import CliContext
 from jobqueue.cli.errors import FAILED, MISUSED, CliError, describe
 from jobqueue.cli.tables import console
 from jobqueue.errors import JobQueueError
-from jobqueue.json_forms import call_of_line
+from jobqueue.json_calls import call_of_line
 from jobqueue.os_signals import STOPS, StopSignals
 from jobqueue.records import counted
 from jobqueue.serialization.json_values import MAX_BYTES, MAX_DEPTH, parse_json

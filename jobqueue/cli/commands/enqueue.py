@@ -19,7 +19,8 @@ from jobqueue.cli.streams import echo
 from jobqueue.display import ago
 from jobqueue.errors import InvalidArguments, InvalidOption, JobNotFound, SchemaOutdated, invalid
 from jobqueue.job import Job
-from jobqueue.json_forms import find_task, job_json, make_call, with_attempts
+from jobqueue.json_calls import find_task, make_call
+from jobqueue.json_forms import job_json, with_attempts
 from jobqueue.known_names import names_of
 from jobqueue.printable_text import did_you_mean, listed
 from jobqueue.serialization.json_values import parse_json

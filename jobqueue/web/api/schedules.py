@@ -10,7 +10,7 @@ from starlette.responses import Response
 from jobqueue import options
 from jobqueue.errors import invalid
 from jobqueue.job import Job
-from jobqueue.json_forms import call_of_line
+from jobqueue.json_calls import call_of_line
 from jobqueue.redaction import Redaction
 from jobqueue.schedules.api import DAY, PREVIEW_MAX, Schedules
 from jobqueue.schedules.definition import ScheduleRecord
