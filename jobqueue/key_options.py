@@ -42,10 +42,10 @@ def check_debounce(
 def check_without_key(checked: Mapping[str, object]) -> None:
     """Raise InvalidOption for an option that is about a concurrency key; there is none."""
     for option in OF_KEY:
-        if checked.get(option) not in (None, False):
-            raise invalid(
-                option, "it is for jobs of a concurrency_key, and there is none", checked[option]
-            )
+        value = checked.get(option)
+        if value is not None and value is not False:  # A limit of 0 equals False.
+            said = "it is for jobs of a concurrency_key, and there is none"
+            raise invalid(option, said, value)
 
 
 def check_due_times(wait: float, deadline: float | None, expires: float | None) -> None:

@@ -67,7 +67,10 @@ def test_a_task_has_the_limit_for_its_calls_with_a_key(
     assert lanes_of(jobs) == [lane]
 
 
-@pytest.mark.parametrize("option", [{"strict": True}, {"concurrency_limit": 1}, {"weight": 2}])
+@pytest.mark.parametrize(
+    "option",
+    [{"strict": True}, {"concurrency_limit": 1}, {"concurrency_limit": 0}, {"weight": 2}],
+)
 def test_a_call_without_a_key_has_no_limit_of_one(sync: Any, option: dict[str, Any]) -> None:
     (name,) = option
     with pytest.raises(InvalidOption, match=f"{name}: it is for jobs of a concurrency_key"):
