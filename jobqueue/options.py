@@ -110,7 +110,7 @@ def instant(value: object, name: str = "at") -> datetime:
     if value.tzinfo is None or value.utcoffset() is None:
         raise invalid(name, f"{given!s} has no time zone; add one, such as +01:00 or Z", given)
     if not 1970 <= value.year <= 9998:  # noqa: PLR2004 - what both databases and Python can hold.
-        raise invalid(name, f"{given!s} is out of range", given)
+        raise invalid(name, f"{given!s} is out of range; give a year from 1970 to 9998", given)
     return value
 
 

@@ -23,6 +23,14 @@ from jobqueue.records import counted, in_largest_unit, lasting
 LENGTH_MAX = 100
 FIELDS = 5
 INTERVAL_MAX = 10 * 366 * 86_400
+RANGES = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day-of-month": "1 to 31, L for the last; one that the month has",
+    "month": "1 to 12, or JAN to DEC",
+    "day-of-week": "0 to 7, or SUN to SAT",
+}
+"""What a field may be, by cronsim's name of it."""
 NAMED = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -172,9 +180,11 @@ def cron(expression: str, *, tz: str = "UTC") -> Cron:
         hint = did_you_mean(str(tz)[:LENGTH_MAX], known) or "; write one like Europe/Zurich"
         raise invalid("tz", f"{_shown(tz)} is not a known time zone{hint}", tz)
     try:
-        CronSim(NAMED.get(plain.lower(), plain), _ANY)  # Its words name the field as it was given.
-    except CronSimError as error:
-        raise _refused(expression, str(error)[:1].lower() + str(error)[1:]) from None
+        CronSim(NAMED.get(plain.lower(), plain), _ANY)
+    except CronSimError as error:  # It names the field: "Bad minute".
+        said = str(error)[:1].lower() + str(error)[1:]
+        right = RANGES.get(said.removeprefix("bad "))
+        raise _refused(expression, said + (f"; write * or {right}" if right else "")) from None
     made = Cron(plain.lower() if plain.startswith("@") else plain, tz)
     made.next_after(_ANY)
     return made

@@ -98,3 +98,7 @@ def test_bad_limits_and_instants_are_refused(bare: Cli) -> None:
     bare.ok("enqueue", "add")
     assert "limit" in bare.refused(2, "log", "--limit", "-1")
     assert "since" in bare.refused(2, "log", "--since", "soon")
+    assert bare.refused(2, "log", "--since", "9999-12-31T00:00Z") == (
+        "error: since: 9999-12-31T00:00Z is out of range; give a year from 1970 to 9998, "
+        "or a time before now such as 2h"
+    )
