@@ -18,6 +18,8 @@ class Database(NamedTuple):
     url: str
     named: bool
     """False if nothing names a database, so that `url` is the default."""
+    folder: str | None = None
+    """That of the pyproject.toml that names it, where a relative path begins; None: the current."""
 
 
 def database(given: str | None) -> Database:
@@ -33,13 +35,20 @@ def database(given: str | None) -> Database:
         )
     if given is not None and not given.strip():
         raise ConfigurationError("the database URL is empty", field="url")
-    url = given or _setting("url", "JOBQUEUE_URL")
-    return Database(DEFAULT_URL, named=False) if url is None else Database(url, named=True)
+    url, folder = (given, None) if given else _setting("url", "JOBQUEUE_URL")
+    if url is None:
+        return Database(DEFAULT_URL, named=False)
+    return Database(url, named=True, folder=folder)
 
 
 def app_name(given: str | None) -> str | None:
     """Return `module:attribute` of the app: `given`, $JOBQUEUE_APP, pyproject.toml, or None."""
-    return given or _setting("app", "JOBQUEUE_APP")
+    return given or _setting("app", "JOBQUEUE_APP")[0]
+
+
+def app_folder(given: str | None) -> str | None:
+    """Return the folder of the pyproject.toml that names the app; None where it does not."""
+    return None if given else _setting("app", "JOBQUEUE_APP")[1]
 
 
 def pool_size(given: int | None) -> int | None:
@@ -55,17 +64,21 @@ def pool_size(given: int | None) -> int | None:
     return None if given is None else options.whole(given, "pool_size", 1, POOL_MAX)
 
 
-def _setting(name: str, variable: str) -> str | None:
-    value = os.environ.get(variable) or _project().get(name)
+def _setting(name: str, variable: str) -> tuple[str | None, str | None]:
+    """Return a setting, and the folder of the pyproject.toml that it is from, if it is."""
+    if text := os.environ.get(variable):
+        return text, None
+    folder, table = _project()
+    value = table.get(name)
     if value is not None and not isinstance(value, str):
         raise ConfigurationError(
             f"[tool.jobqueue] {name} in pyproject.toml: {value!r} is not text", field=name
         )
-    return value
+    return value, None if value is None else folder
 
 
-def _project() -> dict[str, Any]:
-    """Return the table [tool.jobqueue] of the nearest pyproject.toml; empty if there is none."""
+def _project() -> tuple[str | None, dict[str, Any]]:
+    """Return the folder of the nearest pyproject.toml, and its table [tool.jobqueue], or {}."""
     here = paths.current()
     for parent in (here, *here.parents):
         path = parent / "pyproject.toml"
@@ -78,5 +91,5 @@ def _project() -> dict[str, Any]:
             table = tool.get("jobqueue", {}) if isinstance(tool, dict) else tool
             if not isinstance(table, dict):
                 raise ConfigurationError(f"{path}: [tool.jobqueue] is not a table")
-            return table
-    return {}
+            return str(parent), table
+    return None, {}

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from jobqueue.errors import ConfigurationError
 
-_of_program: Path | None = None
+_base: ContextVar[Path | None] = ContextVar("base folder of relative paths", default=None)
 
 
 def current() -> Path:
     """Return the base folder. Raises ConfigurationError if it was deleted."""
-    if _of_program is not None:
-        return _of_program
+    if (base := _base.get()) is not None:
+        return base
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -25,14 +26,14 @@ def current() -> Path:
 
 @contextmanager
 def meant_from(path: str | None) -> Iterator[None]:
-    """Resolve relative paths from `path` while a child process imports the program.
+    """Resolve relative paths from `path` in the block; None changes nothing.
 
-    It is the folder in which the parent was started: a handler may have changed the current folder
-    since, which the child inherits.
+    It is the folder of the pyproject.toml that has the path; or, while a child process imports the
+    program, the folder in which the parent was started: a handler may have changed the current
+    folder since, which the child inherits.
     """
-    global _of_program  # noqa: PLW0603 - of the process, as the current folder is.
-    before, _of_program = _of_program, None if path is None else Path(path)
+    token = _base.set(_base.get() if path is None else Path(path))
     try:
         yield
     finally:
-        _of_program = before
+        _base.reset(token)

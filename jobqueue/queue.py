@@ -77,7 +77,8 @@ class JobQueue(JobVerbs):
         self.enqueue_hooks: list[EnqueueHook] = []
         self._limits: dict[str, QueueLimit] = {}
         found = database(url)
-        self._set(Binding.to(found.url, self._pool_size, self._limits, named=found.named))
+        with paths.meant_from(found.folder):
+            self._set(Binding.to(found.url, self._pool_size, self._limits, named=found.named))
 
     def _set(self, to: Binding) -> None:
         self.store, self._jobs, self._transactions, self._notifier, self._made = to

@@ -19,8 +19,11 @@ APP_NEEDED = (
 )
 
 
-def load(name: str) -> JobQueue:
-    """Import `module:attribute`. Raises ConfigurationError, which shows the user's own error."""
+def load(name: str, folder: str | None = None) -> JobQueue:
+    """Import `module:attribute`. Raises ConfigurationError, which shows the user's own error.
+
+    `folder` is that of the pyproject.toml that names the app, or None.
+    """
     module_name, colon, attribute = name.partition(":")
     if module_name.endswith(".py") or "/" in module_name:
         parts = [part for part in Path(module_name).with_suffix("").parts if part.isidentifier()]
@@ -31,6 +34,7 @@ def load(name: str) -> JobQueue:
         )
     if not colon or not all(part.isidentifier() for part in module_name.split(".")):
         raise _error(f"app: {name[:80]!r} is not of the form module:attribute; {APP_EXAMPLE}", name)
+    make_importable(folder)
     module = _import(module_name, name)
     found: Any = module
     for part in attribute.split("."):
@@ -44,10 +48,15 @@ def load(name: str) -> JobQueue:
     return found
 
 
+def make_importable(folder: str | None) -> None:
+    """Let modules be imported from the current folder, as with `python -m`, then from `folder`."""
+    for each in filter(None, (folder, str(Path.cwd()))):
+        if each not in sys.path:
+            sys.path.insert(0, each)
+
+
 def _import(module_name: str, name: str) -> Any:
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # As `python -m` does.
     try:
         # What the app prints may not become part of this command's answer.
         with contextlib.redirect_stdout(STDERR):

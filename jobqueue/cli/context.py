@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from jobqueue import paths
 from jobqueue.cli import app_loader as apps
 from jobqueue.cli.streams import STDOUT, echo
-from jobqueue.config import DEFAULT_URL, Database, app_name, database
+from jobqueue.config import DEFAULT_URL, Database, app_folder, app_name, database
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known_names import name_of, names_of, unknown
 from jobqueue.printable_text import escape_controls, escape_json
@@ -62,7 +63,7 @@ class CliContext:
             # For a JobQueue() in the app: a relative path is resolved before the app changes the
             # current folder.
             os.environ["JOBQUEUE_URL"] = self.url
-        return apps.load(name)
+        return apps.load(name, app_folder(self.given_app))
 
     def require_app(self) -> JobQueue:
         """Return the app's queue. Raises ConfigurationError where no app is named."""
@@ -76,7 +77,8 @@ class CliContext:
         found = database(self.given_url)
         if not found.named and self.app is not None:
             found = Database(as_text(self.app.store.url), self.app.store.named)
-        url = as_text(parse(found.url))
+        with paths.meant_from(found.folder):
+            url = as_text(parse(found.url))
         if self.notes_default and not found.named:
             shown = masked(parse(url))
             self.note(f"using {shown}, the default: no --url or $JOBQUEUE_URL names a database")

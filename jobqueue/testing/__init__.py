@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from sqlalchemy import URL
 
 from jobqueue.cli.app_loader import load
-from jobqueue.config import app_name
+from jobqueue.config import app_folder, app_name
 from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
 from jobqueue.store.fresh_database import Databases
@@ -50,4 +50,4 @@ def app(name: str | None = None) -> JobQueue:
             'or app = "app:jobs" under [tool.jobqueue], for `jobs = JobQueue()` in app.py',
             field="app",
         )
-    return load(found)
+    return load(found, app_folder(name))

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from jobqueue import JobQueue
 from jobqueue.errors import SchemaOutdated
 from jobqueue.web import Server, create_app
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Spawn
 from tests.web.conftest import Client
 
 DEFAULT = "jobqueue.db, the default: no --url or $JOBQUEUE_URL names a database"
@@ -165,6 +165,30 @@ def test_a_task_that_nobody_knows_is_told_where_no_app_could_check_it(
         jobs.task(name="tiny")(nothing)
         with jobs.worker():
             assert "knows the task" not in offline("enqueue", "tiny").stderr
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize(
+    "processes", [(), pytest.param(("--processes=1",), marks=pytest.mark.slow)]
+)
+def test_a_command_in_a_subfolder_means_the_projects_file_and_app(
+    make_app: Callable[..., str],
+    spawn: Spawn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: tuple[str, ...],
+) -> None:
+    settings = f'[tool.jobqueue]\nurl = "sqlite:///project.db"\napp = "{make_app()}"\n'
+    (tmp_path / "pyproject.toml").write_text(settings)
+    below = tmp_path / "tests"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    for command in (("enqueue", "add", "2", "3"), ("worker", "--drain", *processes)):
+        code, _, said = spawn(*command, env={"JOBQUEUE_URL": "", "JOBQUEUE_APP": ""}).end()
+        assert code == 0, said
+    assert list(below.iterdir()) == []
+    with JobQueue("sqlite:///../project.db") as jobs:
+        assert jobs.get(1).result(timeout=0) == 5
 
 
 def test_help_names_the_defaults(offline: Cli) -> None:

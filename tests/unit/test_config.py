@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from jobqueue import JobQueue
 from jobqueue.config import DEFAULT_URL, app_name, database
 from jobqueue.errors import ConfigurationError
 
@@ -67,6 +68,16 @@ def test_the_nearest_project_counts_and_no_other(here: Path) -> None:
     assert database(None).url == "sqlite:///parent.db"
     project(here, "[project]\nname = 'inner'\n")
     assert database(None).url == DEFAULT_URL
+
+
+def test_a_relative_path_of_the_project_begins_in_its_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(here.parent, '[tool.jobqueue]\nurl = "sqlite:///parent.db"\n')
+    assert JobQueue().store.url.database == str(here.parent / "parent.db")
+    assert JobQueue("sqlite:///own.db").store.url.database == str(here / "own.db")
+    monkeypatch.setenv("JOBQUEUE_URL", "sqlite:///environment.db")
+    assert JobQueue().store.url.database == str(here / "environment.db")
 
 
 @pytest.mark.parametrize(

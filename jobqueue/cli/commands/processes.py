@@ -12,7 +12,7 @@ from jobqueue.cli import app_loader as apps
 from jobqueue.cli import log_format, params
 from jobqueue.cli.commands.probe_options import PORTS, Ports, of_process
 from jobqueue.cli.context import CliContext
-from jobqueue.config import app_name
+from jobqueue.config import app_folder, app_name
 from jobqueue.errors import ConfigurationError
 from jobqueue.supervisor.supervisor import Supervisor
 from jobqueue.supervisor.worker_process import SupervisorConfig
@@ -36,6 +36,7 @@ def supervise(
     app = app_name(cli.given_app)
     if app is None:
         raise ConfigurationError(apps.APP_NEEDED, field="app")
+    apps.make_importable(app_folder(cli.given_app))  # The processes get this path.
     began = time.monotonic()
     passed_on = _passed_on(context)
     if cli.debug:
