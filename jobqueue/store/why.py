@@ -111,16 +111,12 @@ def _running(facts: Facts) -> Explanation | None:
     said = ""
     if progress_at is not None and job.started_at is not None and progress_at > job.started_at:
         said = f", last progress {span(facts.since(progress_at))} ago"
-    asked = ""
+    or_else = f"or stop it: jobqueue cancel {job.id}"
     if job.cancel_requested_at is not None:
-        asked = f", asked to stop {span(facts.since(job.cancel_requested_at))} ago"
-    return _because(
-        facts,
-        "running",
-        f"running on {worker} for {time}{said}{asked}",
-        f"wait: jobqueue wait {job.id}; or stop it: jobqueue cancel {job.id}",
-        worker,
-    )
+        said += f", asked to stop {span(facts.since(job.cancel_requested_at))} ago"
+        or_else = "a thread that does not call check() ends only with its worker"
+    said = f"running on {worker} for {time}{said}"
+    return _because(facts, "running", said, f"wait: jobqueue wait {job.id}; {or_else}", worker)
 
 
 def _expired(facts: Facts) -> Explanation | None:

@@ -96,6 +96,7 @@ def test_a_running_job_names_its_worker_and_for_how_long(why: WhyKit) -> None:
     id_ = why.kit.put(State.RUNNING, why.worker, queue="default")
     why.kit.change(id_, started_at=after(-41 * 60.0))
     assert (why.of(id_).code, why.says(id_)) == ("running", "running on w1 for 41 min")
+    assert f"jobqueue cancel {id_}" in why.of(id_).advice
     why.kit.change(id_, progress_at=after(-50 * 60.0))  # Of an earlier attempt.
     assert why.says(id_) == "running on w1 for 41 min"
     why.kit.completion.save_progress(why.worker, [(id_, why.kit.row(id_).fence, 0.5, "half")])
@@ -104,6 +105,7 @@ def test_a_running_job_names_its_worker_and_for_how_long(why: WhyKit) -> None:
     assert why.says(id_) == "running on w1 for 41 min, last progress 40 min ago"
     why.kit.change(id_, cancel_requested_at=after(-185.0), progress_at=None)
     assert why.says(id_) == "running on w1 for 41 min, asked to stop 3 min ago"
+    assert "jobqueue cancel" not in why.of(id_).advice  # That is done.
 
 
 def test_a_running_job_whose_worker_is_silent_is_lost(why: WhyKit) -> None:
