@@ -302,7 +302,8 @@ class _Watch:
             if remaining is not None and remaining <= 0:
                 ids = ", ".join(str(job.id) for job in jobs[:5])
                 more = f" and {len(jobs) - 5:,} more" if len(jobs) > 5 else ""  # noqa: PLR2004
-                raise ResultTimeout(f"not ended in time: job {ids}{more}")
+                why = f"why: job.why(), or jobqueue why {jobs[0].id}"
+                raise ResultTimeout(f"not ended in time: job {ids}{more}; {why}")
             pause = interval.next(took)
             self._pause.wait(pause if remaining is None else min(pause, remaining))
 

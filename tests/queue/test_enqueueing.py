@@ -185,7 +185,7 @@ def test_a_result_is_the_value_or_says_why_there_is_none(jobs: JobQueue) -> None
 
     good, bad, cancelled = (work.enqueue(how) for how in ("good", "fails", "good"))
     jobs.cancel(cancelled.id)
-    with pytest.raises(ResultTimeout, match=f"not ended in time: job {good.id}"):
+    with pytest.raises(ResultTimeout, match=f"job {good.id}; why: .* why {good.id}"):
         good.result(timeout=0)
     with jobs.worker(poll=0.1):
         assert good.result(30) == (1, 2), "by the annotation: a tuple again"
