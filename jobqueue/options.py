@@ -300,6 +300,12 @@ class Options:
     overlap: Overlap | None = None
     redact: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Name the options that are not the defaults: a REPL shows those of each task."""
+        values = ((one.name, getattr(self, one.name), one.default) for one in fields(self))
+        changed = ", ".join(f"{name}={is_!r}" for name, is_, was in values if is_ != was)
+        return f"Options({changed})"
+
     def merge(self, changes: Mapping[str, object], *, of_task: bool = False) -> "Options":
         """Return a copy with the given options changed. Raises InvalidOption.
 

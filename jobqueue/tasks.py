@@ -147,7 +147,7 @@ class Task(Generic[P, R_co]):
     `options()` and `within()` return copies, which can be chained and kept.
     """
 
-    function: Callable[P, R_co]
+    function: Callable[P, R_co] = field(repr=False)
     name: str
     settings: Options
     codec: Codec = field(repr=False)

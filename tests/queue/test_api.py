@@ -249,6 +249,14 @@ def test_a_queues_repr_hides_the_password() -> None:
     assert "hunter2" not in repr(JobQueue("postgresql://me:hunter2@localhost/app"))
 
 
+def test_a_tasks_repr_has_its_name_and_the_options_that_were_given(jobs: JobQueue) -> None:
+    @jobs.task(queue="mail", max_attempts=3)
+    def send(user: int) -> None: ...
+
+    assert repr(send) == "Task(name='send', settings=Options(queue='mail', max_attempts=3))"
+    assert "tags=('a',)" in repr(send.options(tags=["a"]))
+
+
 def test_the_public_names_are_those_that_are_listed() -> None:
     assert len(jobqueue.__all__) == len(set(jobqueue.__all__)) <= 36
     for name in jobqueue.__all__:
