@@ -213,3 +213,16 @@ def test_the_http_front_starts_without_a_queue_only_where_a_request_may_make_one
     process.popen.terminate()
     _, _, log = process.end()
     assert "the first job that is enqueued makes one, too" in log
+
+
+@pytest.mark.databases("sqlite")
+def test_a_front_whose_worker_makes_the_queue_does_not_ask_for_one(
+    make_app: Callable[..., str], spawn: Spawn
+) -> None:
+    env = {"JOBQUEUE_APP": make_app(), "JOBQUEUE_URL": "sqlite:///jobs.db"}
+    process = spawn("web", "--port", 0, "--json", "--with-worker", env=env)
+    assert process.popen.stdout is not None
+    assert "http://127.0.0.1" in process.popen.stdout.readline()
+    process.popen.terminate()
+    code, _, log = process.end()
+    assert (code, "WARNING" in log) == (0, False), log
