@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Executable
 
 from jobqueue.records import Claim
 from jobqueue.store.database import CompiledStatement, Store
-from jobqueue.store.lane_admission import PLACE
+from jobqueue.store.lane_admission import place_of
 from jobqueue.store.sql.claim import CURSORS, RANGES
 from jobqueue.store.sql.claim_rows import decode_claims, read_claims
 from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
@@ -132,7 +132,7 @@ class Claims:
         """Claim jobs by an UPDATE that returns them; in order of their places."""
         rows = CompiledStatement(self._store, statement).execute(connection, parameters)
         # All rows by one call of the driver: one by one they take nearly twice the time.
-        return sorted(claims_of(self._store, rows.all(), holder), key=PLACE)
+        return sorted(claims_of(self._store, rows.all(), holder), key=place_of)
 
     def _claim_found(
         self,
@@ -238,7 +238,7 @@ class Claims:
         }
         quick = CompiledStatement(self._store, self._statements.claim_first)
         rows = quick.in_autocommit(parameters) or []
-        return sorted(claims_of(self._store, rows, holder), key=PLACE)
+        return sorted(claims_of(self._store, rows, holder), key=place_of)
 
     def mark_started(self, claim: Claim) -> bool:
         """Free the unique key of a job that starts now; return False if the claim is lost.

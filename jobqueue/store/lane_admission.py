@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from jobqueue import options
 
-PLACE = attrgetter("priority", "run_at", "id")
+place_of = attrgetter("priority", "run_at", "id")
 """The place of a job in the order of all."""
 _ROUNDING = 1e-6  # seconds; instants are sums of floats
 _FIRST = datetime.min.replace(tzinfo=UTC)
@@ -148,7 +148,7 @@ class Lane:
     """Jobs that were taken and are not claimed: another transaction holds or has changed them."""
 
     def __post_init__(self) -> None:
-        self.heads = sorted(self.heads, key=PLACE)
+        self.heads = sorted(self.heads, key=place_of)
         self.allowed = self._allowed()
 
     def _allowed(self) -> list[Head]:
@@ -244,14 +244,14 @@ class Lane:
 def choose_in_order(lanes: Sequence[Lane], room: int) -> dict[int, str | None]:
     """Take up to `room` jobs of the lanes, in the order of all jobs; return their keys by id."""
     chosen: dict[int, str | None] = {}
-    waiting = [(PLACE(head), place) for place, lane in enumerate(lanes) if (head := lane.next)]
+    waiting = [(place_of(head), place) for place, lane in enumerate(lanes) if (head := lane.next)]
     heapq.heapify(waiting)
     while waiting and len(chosen) < room:
         _, place = heapq.heappop(waiting)
         head = _take(lanes[place])
         chosen[head.id] = head.lane
         if head := lanes[place].next:
-            heapq.heappush(waiting, (PLACE(head), place))
+            heapq.heappush(waiting, (place_of(head), place))
     return chosen
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Executable
 
 from jobqueue.store.claims import END, START, Cursor
 from jobqueue.store.database import Store
-from jobqueue.store.lane_admission import PLACE, Head
+from jobqueue.store.lane_admission import Head, place_of
 from jobqueue.store.sql.claim import CURSORS
 from jobqueue.store.sql.paused import Searched, paused_statements
 from jobqueue.store.sql.rows import NAMES
@@ -111,7 +111,7 @@ class PausedJobs:
 
 def _look_of(found: Sequence[Head], limit: int) -> Look:
     """Return the first `limit` that may start of what was found in a level, and its last place."""
-    found = sorted(found, key=PLACE)
+    found = sorted(found, key=place_of)
     heads = [head for head in found if head.is_in_line]
     is_more = len(found) > min(limit, len(heads))
-    return Look(heads[:limit], PLACE(found[-1]) if is_more else None)
+    return Look(heads[:limit], place_of(found[-1]) if is_more else None)

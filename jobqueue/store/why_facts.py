@@ -13,7 +13,7 @@ from jobqueue.queue_switches import rate_of
 from jobqueue.records import JobRecord, names_in
 from jobqueue.states import State
 from jobqueue.store.database import Store
-from jobqueue.store.lane_admission import PLACE, Head, Lane, Places, QueueLane, Switches
+from jobqueue.store.lane_admission import Head, Lane, Places, QueueLane, Switches, place_of
 from jobqueue.store.lane_rows import LANES_AT_ONCE
 from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.sql.lanes import lane_statements
@@ -224,7 +224,7 @@ class Facts:
         given = {"in_limit": LANES_AT_ONCE}
         keys = dict(map(tuple, self._rows(self._why.first_keys, given)))
         first = next((lane.next for lane in self._of_keys(keys) if lane.next), None)
-        return first is not None and PLACE(first) < place
+        return first is not None and place_of(first) < place
 
     def _of_keys(self, turns: Mapping[str, float]) -> list[Lane]:
         """Return the lanes of keys in the job's queue as a claim of one job sees them."""
