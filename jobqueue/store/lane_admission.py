@@ -108,8 +108,8 @@ class QueueLane:
         if self.switches.max_running is not None:
             room = self.switches.max_running - self.running
         if self.switches.rate_count is not None:
-            starts = (self._latest - self.next_start) / self._interval if self._interval else 0
-            room = min(room, int(starts + _ROUNDING))
+            ahead = self._latest - self.next_start + _ROUNDING
+            room = int(min(room, ahead / self._interval)) if self._interval else 0
         return max(room, 0)
 
     def started(self, count: int) -> None:
@@ -124,7 +124,7 @@ class QueueLane:
         """
         if not self._interval:
             return None
-        wait = self.next_start + (others + 1) * self._interval - self._latest
+        wait = (others + 1) * self._interval - (self._latest - self.next_start)
         return wait if wait > _ROUNDING else None
 
 

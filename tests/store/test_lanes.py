@@ -424,6 +424,18 @@ def test_a_rate_holds_starts_apart(bench: LaneBench) -> None:
     assert bench.ids() == []
 
 
+@pytest.mark.parametrize(
+    ("count", "period"), [(250, 1.0), (1000, 1.0), (10**9, 0.001), (1, 1e-320)]
+)
+def test_a_rate_of_many_a_second_lets_jobs_start(
+    bench: LaneBench, count: int, period: float
+) -> None:
+    """An instant is a float of seconds since 1970: it is exact to a fourth of a microsecond."""
+    bench.kit.add()
+    bench.switch(rate_count=count, rate_period=period)
+    assert len(bench.ids()) == 1
+
+
 def test_a_burst_lets_starts_run_ahead(bench: LaneBench) -> None:
     bench.kit.add_many(9)
     bench.switch(rate_count=60, rate_period=36000.0, rate_burst=4)
