@@ -275,7 +275,7 @@ def choose_fairly(lanes: Sequence[Lane], room: int, queue: QueueLane) -> dict[in
 
 def _weight(head: Head) -> float:
     weight = head.lane_weight or 1.0
-    # Plain SQL may have written another one, even NaN: that counts as 1.
+    # Plain SQL may have written another one: that counts as 1.
     return weight if options.WEIGHT_LEAST <= weight <= options.WEIGHT_MAX else 1.0
 
 

@@ -3,6 +3,8 @@
 import itertools
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -148,3 +150,48 @@ def test_a_revoked_worker_claims_from_none_of_many_queues(kit: StoreKit) -> None
             connection, holder, {"a": START, "b": START}, share=3, limit=9, free=9
         )
     assert not any(taken.values())
+
+
+@pytest.fixture
+def wait_in_update(kit: StoreKit) -> Iterator[Any]:
+    """Every UPDATE of jobs waits for this lock, behind its snapshot and before it locks a row."""
+    made = (
+        "CREATE FUNCTION wait_in_update() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END'",
+        "CREATE TRIGGER wait_in_update BEFORE UPDATE ON jobqueue_jobs"
+        " EXECUTE FUNCTION wait_in_update()",
+    )
+    with kit.store.write() as connection:
+        for statement in made:
+            connection.exec_driver_sql(statement)
+    yield text("SELECT pg_advisory_xact_lock(7)")
+    with kit.store.write() as connection:
+        connection.exec_driver_sql("DROP FUNCTION wait_in_update CASCADE")
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+@pytest.mark.parametrize("way", ["one queue", "many queues"])
+def test_a_job_that_changes_behind_the_snapshot_of_a_claim_is_left_to_the_next_claim(
+    kit: StoreKit, second_store: Any, blocked: Any, wait_in_update: Any, way: str
+) -> None:
+    changes, other = kit.add_many(2)
+    holder = kit.worker()
+
+    def claim() -> list[int]:
+        if way == "one queue":
+            return ids(kit.take(holder))
+        with kit.store.write() as connection:
+            taken = kit.claims.claim_queues(
+                connection, holder, {"default": START}, share=3, limit=9, free=9
+            )
+        return ids(taken["default"])
+
+    with ThreadPoolExecutor(1) as pool, second_store().write() as connection:
+        connection.execute(wait_in_update)
+        claiming = pool.submit(claim)
+        blocked()
+        connection.execute(jobs.update().where(jobs.c.id == changes).values(timeout=5.0))
+        connection.commit()
+        assert claiming.result() == [other]
+    (claimed,) = claim()
+    assert (claimed, kit.row(changes).attempt) == (changes, 1)

@@ -461,7 +461,7 @@ def test_keys_share_a_fair_queue_by_weight(bench: LaneBench) -> None:
     assert (len(heavy & set(taken)), len(light & set(taken))) == (30, 10)
 
 
-@pytest.mark.parametrize("weight", [-1.0, 1e-320, float("inf")])
+@pytest.mark.parametrize("weight", [-1.0, 1e-320, 1e300, float("inf")])
 def test_a_weight_that_only_plain_sql_can_write_counts_as_1(
     bench: LaneBench, weight: float
 ) -> None:

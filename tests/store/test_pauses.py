@@ -11,6 +11,7 @@ from sqlalchemy import func, insert, select, text
 from jobqueue.store import paused_search
 from jobqueue.store.audit import Audit
 from jobqueue.store.claims import WorkerRef
+from jobqueue.store.clock import after
 from jobqueue.store.lane_admission import Lane
 from jobqueue.store.lanes import Lanes
 from jobqueue.store.paused import PausedJobs
@@ -184,6 +185,20 @@ def test_no_job_of_a_worse_priority_overtakes_one_that_is_behind_many_paused_job
     order = [bench.add(lane=lane, priority=priority)[0] for priority in (0, 1, 2)]
     bench.pauses.pause(TASK, "send")
     assert [id_ for _ in range(15) for id_ in bench.of_lanes(limit=1)] == order
+
+
+def test_a_key_behind_many_paused_jobs_goes_before_no_key_whose_job_is_due_earlier(
+    bench: PauseBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is behind those that were looked at, not that of its first one."""
+    for name in ("ROWS", "ROWS_MIN"):
+        monkeypatch.setattr(paused_search, name, 3)
+    paused = bench.add("send", count=20, lane="a")
+    (other,), (free,) = (bench.add(lane=lane) for lane in ("b", "a"))
+    for seconds, id_ in enumerate([*paused[:10], other, *paused[10:], free], -100):
+        bench.kit.change(id_, run_at=after(seconds))
+    bench.pauses.pause(TASK, "send")
+    assert [id_ for _ in range(15) for id_ in bench.of_lanes(limit=1)] == [other, free]
 
 
 def test_no_worker_looks_into_a_limited_queue_of_which_all_is_paused(bench: PauseBench) -> None:
