@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from jobqueue import EnqueueRefused, JobQueue, State, cron, current_job, every
 from jobqueue.records import JobRecord
 from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.store.schedule_ticks import Ticks
 from jobqueue.store.schema import schedules
-from jobqueue.worker.upkeep.ticker import Ticker
+from jobqueue.worker.upkeep.ticker import LOCKED_REST, LOOK_INTERVAL, Ticker
 from tests.worker.conftest import Stepped
 
 HOUR = timedelta(hours=1)
@@ -255,7 +257,7 @@ def test_a_full_queue_makes_a_tick_wait_and_holds_up_no_other(
     miss(jobs, 1, "other")
     worker = stepped()
     for _ in range(2):
-        assert tick(worker) > 0
+        assert tick(worker) == LOOK_INTERVAL  # Not sooner: it cannot be done at once.
     assert sorted(job.task for job in made(jobs)) == ["other", "report", "report"]
     (line,) = lines(logging.WARNING, "its tick waits")
     assert "schedule report: its tick waits: QueueFull: queue 'small' is full" in line
@@ -360,6 +362,56 @@ def test_five_workers_make_one_job_for_each_of_many_ticks(jobs: JobQueue, steppe
     assert failures == []
     found = sorted((job.task, job.scheduled_for) for job in made(jobs))
     assert found == [(name, firsts[name] + n * HOUR) for name in names for n in range(12)]
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who writes holds the database.
+def test_a_tick_that_another_worker_is_at_holds_up_no_other(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
+    declare(jobs)
+
+    @jobs.task(schedule=every(hours=1))
+    def other() -> None: ...
+
+    write(jobs)
+    miss(jobs, 2)
+    miss(jobs, 1, "other")
+    ticker = stepped().service(Ticker)
+    with jobs.store.write() as connection:
+        locked = select(schedules).where(schedules.c.name == "report").with_for_update()
+        connection.execute(locked)
+        assert ticker._do_ticks() == LOCKED_REST
+        assert [job.task for job in made(jobs)] == ["other"]
+    ticker._do_ticks()
+    assert [job.task for job in made(jobs)] == ["other", "report"]
+
+
+def test_of_the_ticks_that_are_due_the_one_that_waits_longest_is_done_first(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
+    declare(jobs)
+
+    @jobs.task(schedule=every(hours=1))
+    def waits() -> None: ...
+
+    write(jobs)
+    miss(jobs, 1)
+    miss(jobs, 2, "waits")
+    stepped().service(Ticker)._do_ticks()
+    assert [job.task for job in made(jobs)] == ["waits", "report"]
+
+
+def test_an_error_of_the_database_within_a_tick_is_none_of_its_schedule(jobs: JobQueue) -> None:
+    """Then the other schedules would be tried on a connection that is gone, and its own would wait."""
+    declare(jobs)
+    write(jobs)
+    miss(jobs, 1)
+
+    def make(_: ScheduleRecord) -> Any:
+        raise OperationalError("INSERT", {}, Exception("gone"))
+
+    with pytest.raises(OperationalError):
+        Ticks(jobs.store).tick(["report"], ["report"], make)
 
 
 def test_a_worker_makes_the_jobs_of_its_schedules_and_runs_them(
