@@ -127,6 +127,25 @@ def test_an_enqueue_after_the_end_gets_the_job_that_waits_for_the_key(
     assert (second.state, count(jobs)) == ("available", 2)
 
 
+def test_a_call_in_a_batch_replaces_the_job_that_waits_for_the_key_of_one_that_has_ended(
+    jobs: JobQueue, work: Any, add: Any
+) -> None:
+    first = work.enqueue(1)
+    begin(jobs)
+    second = work.enqueue(2)
+    end(jobs, first.id, State.SUCCEEDED)
+    _, made = jobs.enqueue_many([add.call(1), work.options(on_conflict="replace").call(3)])
+    assert (made, made.created, second.record().args) == (second, False, '{"args":[3],"kwargs":{}}')
+    assert (second.state, count(jobs)) == ("available", 3)
+
+
+def test_no_run_waits_for_the_key_of_an_ended_job_that_keeps_it(jobs: JobQueue, work: Any) -> None:
+    kept = work.options(rerun=False, unique_until="deleted").enqueue(1)
+    kept.cancel()
+    again = work.enqueue(2)
+    assert (again, again.created, count(jobs)) == (kept, False, 1)
+
+
 def test_the_waiting_run_can_be_replaced_and_rescheduled(jobs: JobQueue, work: Any) -> None:
     first = work.enqueue(1)
     begin(jobs)
