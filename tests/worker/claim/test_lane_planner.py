@@ -418,13 +418,12 @@ def test_a_lane_that_another_worker_locks_and_parks_comes_back_after_a_claim_tha
             found.unpark_ended(own)
 
     assert parked(jobs) is Parked.FULL
-
-    def is_back() -> bool:
-        with jobs.store.write() as own:
-            found.unpark_ended(own)
-        return parked(jobs) is Parked.NO
-
-    wait_until(is_back)
+    assert found.due_in() < 1
+    wait_until(found.has_ended)
+    with jobs.store.write() as own:
+        found.unpark_ended(own)
+    assert parked(jobs) is Parked.NO
+    assert not found.has_ended()
 
 
 def test_one_slow_sweep_does_not_put_off_the_next_for_long(

@@ -1,4 +1,4 @@
-"""How a worker shares its slots among queues with lanes, and remembers the lanes of its claims."""
+"""How a worker shares its slots among queues with lanes, when it looks again, and which lanes its claims are of."""
 
 from collections import Counter
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from jobqueue import JobQueue
+from jobqueue.store.lanes import Lanes
 from jobqueue.store.schema import Parked, lanes, queues
 from jobqueue.worker.claim import lanes as lane_planner
 from tests.worker.claim.conftest import ids
@@ -95,3 +96,44 @@ def test_claims_that_are_lost_are_forgotten_and_bring_their_lanes_back(
     two.lanes.forget_all_but([])
     assert two.lanes.lanes_of == {}
     assert two.lanes.has_ended()
+
+
+def test_a_worker_looks_again_into_a_queue_when_its_rate_allows_the_next_start(
+    jobs: JobQueue, work: Any, stepped: Any
+) -> None:
+    with jobs.store.write() as connection:
+        rate = {"name": "default", "rate_count": 1, "rate_period": 600.0}
+        connection.execute(insert(queues).values(rate))
+    jobs.enqueue_many([work.call() for _ in range(2)])
+    worker = stepped(concurrency=2)
+    worker.planner.hint_work(announced=True)
+    for _ in range(3):
+        worker.parts.claimer.round()
+    assert len(worker.inbox()) == 1
+    assert 500 < worker.planner.lanes.due_in() <= 600
+    assert not worker.planner.lanes.has_work()
+
+
+def test_a_worker_takes_no_job_of_a_key_from_a_queue_that_it_does_not_serve(
+    jobs: JobQueue, work: Any, stepped: Any
+) -> None:
+    """Not even at the end of its own job of that key, which brings the lane back."""
+    one = work.options(concurrency_key="k", concurrency_limit=1)
+    first, other = one.enqueue(), one.options(queue="other").enqueue()
+    worker = stepped(concurrency=2, queues=["default"])
+    claimed = []
+    for _ in range(2):
+        worker.planner.hint_work(announced=True)
+        for _ in range(3):
+            worker.parts.claimer.round()
+        claimed += ids(worker.inbox())
+        worker.execute()
+        worker.complete()
+        Lanes(jobs.store).sweep(every=None)
+    assert (claimed, other.state) == ([first.id], "available")
+
+
+def test_an_error_that_is_no_lock_on_a_table_is_not_passed_over(stepped: Any) -> None:
+    lanes = stepped().planner.lanes
+    assert not lanes.skip(OSError("no database"))
+    assert lanes._skipped_until == 0
