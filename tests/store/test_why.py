@@ -9,7 +9,7 @@ from jobqueue.states import State
 from jobqueue.store.clock import after, this_minute
 from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.pauses import Pauses
-from jobqueue.store.schema import LaneKind, PauseKind, counters, lanes, queues, workers
+from jobqueue.store.schema import LaneKind, PauseKind, counters, jobs, lanes, queues, workers
 from jobqueue.store.why import Explanation, explain
 from tests.store.conftest import StoreKit
 
@@ -149,6 +149,26 @@ def test_an_ended_job_tells_its_end(why: WhyKit, state: Any, columns: Any, sente
     assert (why.of(id_).code, why.says(id_)) == (state.value, sentence)
 
 
+@pytest.mark.parametrize("meanwhile", ["claimed", "deleted"])
+def test_a_job_that_changes_while_it_is_looked_at_is_looked_at_again(
+    why: WhyKit, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    id_, get = why.kit.add(), why.kit.jobs.get
+
+    def get_before(id_: int) -> Any:
+        found = get(id_)
+        monkeypatch.undo()
+        if meanwhile == "claimed":
+            why.kit.take(why.worker)
+        else:
+            why.execute(jobs.delete())
+        return found
+
+    monkeypatch.setattr(why.kit.jobs, "get", get_before)
+    found = explain(why.kit.jobs, id_)
+    assert (None if found is None else found.code) == {"claimed": "running"}.get(meanwhile)
+
+
 # Available
 
 
@@ -248,6 +268,15 @@ def test_in_a_fair_queue_the_keys_that_are_further_behind_are_in_front(why: WhyK
     assert (why.of(plain).code, why.says(of_b)) == ("claimable", "behind 1 other key")
     why.execute(update(lanes).where(lanes.c.name == "default").values(plain_turn=4.0))
     assert (why.says(plain), why.of(of_b).code) == ("behind 1 other key", "claimable")
+
+
+def test_paused_jobs_without_a_key_have_no_turn_in_a_fair_queue(why: WhyKit) -> None:
+    (of_a,), (of_b,), _ = why.add("a"), why.add("b"), why.add(task="send")
+    why.switch(fair=1)
+    assert [claim.id for claim in why.claim(1)] == [of_a]
+    Pauses(why.kit.store).pause(PauseKind.TASK, "send")
+    why.execute(update(lanes).where(lanes.c.name == "b").values(turn=3.0))
+    assert why.of(of_b).code == "claimable"
 
 
 def test_a_worker_that_is_draining_serves_no_queue(why: WhyKit) -> None:
