@@ -57,9 +57,10 @@ class PausedJobs:
         return frozenset(map(tuple, connection.execute(self._statements.signs)))
 
     def levels(self, connection: Connection, names: Sequence[str]) -> list[Level]:
-        """Return the levels of names that have available jobs, without those of closed queues.
+        """Return the levels of names that have available jobs.
 
-        Call it first: the transaction reads by indexes from here on.
+        If free jobs are searched, without those of paused and of limited queues. Call it first: the
+        transaction reads by indexes from here on.
         """
         self._backend.prefer_indexes(connection)
         given = self._backend.batch_parameters(NAMES, [(name,) for name in names])

@@ -82,14 +82,14 @@ class _Search:
     def levels(self) -> Executable:
         """Select the levels of the given names that have available jobs.
 
-        Without those of paused queues, and of limited ones if free jobs are searched.
+        If free jobs are searched, without those of paused and of limited queues. Who searches a
+        limited queue, or keys, has seen that the queue is not paused.
         """
         given = self._backend.batch_table(NAMES)
         best = self._next_priority(given, given.c.name)
         first = select(given.c.name.label("name"), best.label("priority"))
-        if self._searched is not Searched.KEYS:
-            is_free = self._searched is Searched.FREE
-            closed = or_(IS_PAUSED, QUEUE_LIMITED) if is_free else IS_PAUSED
+        if self._searched is Searched.FREE:
+            closed = or_(IS_PAUSED, QUEUE_LIMITED)
             first = first.where(~exists().where(queues.c.name == given.c.name, closed))
         level = first.cte("level", recursive=True)
         following = self._next_priority(level, level.c.name, jobs.c.priority > level.c.priority)

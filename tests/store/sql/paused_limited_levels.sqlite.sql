@@ -6,9 +6,7 @@ WITH RECURSIVE level(name, priority) AS (
     FROM (
         SELECT anon_1."key" AS place, anon_1.value AS name
         FROM json_each(:in_rows) AS anon_1
-    ) AS input
-    WHERE NOT (EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = input.name
-        AND jobqueue_queues.paused_at IS NOT NULL)) UNION ALL
+    ) AS input UNION ALL
     SELECT level.name AS name,
         (SELECT jobqueue_jobs.priority FROM jobqueue_jobs WHERE jobqueue_jobs.state = 'available'
             AND jobqueue_jobs.lane IS NULL AND jobqueue_jobs.queue = level.name
