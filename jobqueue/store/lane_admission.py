@@ -228,15 +228,11 @@ class Lane:
     def next_place(self) -> tuple[int, datetime | None]:
         """Return where its next job is in the order of all: priority and due time.
 
-        Of one that may start, if any is known, or else of one that waits in line: a job that is
-        passed over for long must not bring its key in front of others.
+        Of one that is in line, if any is: a job that is passed over for long must not bring its key
+        in front of others.
         """
-        left = self._left
-        may_start = {head.id for head in self.allowed[self.taken :]}
-        best = [head for head in left if head.id in may_start] or [
-            head for head in left if head.is_in_line
-        ]
-        if first := next(iter(best or left), None):
+        in_line = [head for head in self._left if head.is_in_line]
+        if first := next(iter(in_line or self._left), None):
             return first.priority, first.run_at
         return (0, None) if self.last is None else self.last[:2]
 
