@@ -128,7 +128,7 @@ class LaneRows:
         """Unpark new lanes, in a transaction; return those that another worker locks."""
         with self._store.write() as connection:
             self.limit_stall(connection)
-            self._add(connection, sorted(found.keys.values()))
+            self._add(connection, list(found.keys.values()))
             self._fill(connection, found.queues)
             return self.unpark(connection, _of_keys(found.keys)).locked
 
@@ -185,8 +185,8 @@ class LaneRows:
             self.unpark(connection, _of_queues(queues))
 
     def _add(self, connection: Connection, missing: Sequence[_Found]) -> None:
-        if missing:
-            added = self._backend.batch_parameters(FOUND, missing)
+        if missing:  # In one order: PostgreSQL waits for another insert of the same name.
+            added = self._backend.batch_parameters(FOUND, sorted(missing))
             connection.execute(self._statements.add, added)
 
     def _move(self, connection: Connection, found: Sequence[_Found]) -> None:

@@ -1,7 +1,9 @@
 """Where a key is in line among others, and when workers pass it over."""
 
+from typing import Any
+
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from jobqueue.store.clock import after, epoch
 from jobqueue.store.lane_rows import LANES_AT_ONCE
@@ -138,3 +140,19 @@ def test_a_new_key_with_the_name_of_a_limited_queue_is_found_without_a_sweep(
     with bench.kit.store.read() as connection:
         kinds = connection.execute(select(lanes.c.kind).where(lanes.c.name == "mail")).scalars()
         assert set(kinds) == {LaneKind.QUEUE, LaneKind.KEY}
+
+
+def test_lanes_are_added_in_the_order_of_their_names(bench: LaneBench) -> None:
+    """Two workers that add the same ones in different orders would wait for each other."""
+    bench.add("z", queue="first")
+    bench.add("a", queue="second")
+    added: list[Any] = []
+
+    def note(*given: Any) -> None:
+        if given[2].startswith("INSERT INTO jobqueue_lanes"):
+            added.append(str(given[3]))
+
+    event.listen(bench.kit.store.engine, "before_cursor_execute", note)
+    bench.sweep()
+    (names,) = (text for text in added if "first" in text)
+    assert names.index("second") < names.index("first")
