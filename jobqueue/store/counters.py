@@ -84,8 +84,10 @@ class TransactionCounts:
     def write(self, connection: Connection, store: Store) -> None:
         """Insert the counts."""
         rows = self.rows()
-        statements = store.statements
-        if len(rows) >= MANY:
+        statements, counting = store.statements, store.backend.counting
+        if rows and counting is not None:
+            connection.exec_driver_sql(counting, rows)
+        elif len(rows) >= MANY:
             parameters = store.backend.batch_parameters(COUNTS, rows)
             connection.execute(statements.append_many_counters, parameters)
         elif rows:

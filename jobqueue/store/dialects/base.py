@@ -20,6 +20,7 @@ from sqlalchemy.types import TypeEngine
 from jobqueue.doctor_findings import Finding
 from jobqueue.store.notify.notifier import NotificationSender, Subscription
 from jobqueue.store.pool import IDLE_SECONDS, WaitPolicy
+from jobqueue.store.schema import counters
 
 Columns = Mapping[str, TypeEngine[Any]]
 Parameters = Mapping[str, Any] | Sequence[Any]
@@ -31,6 +32,9 @@ PLACE = ("priority", "run_at", "id")
 
 PLAIN_COLUMNS = ("args", "task", "queue", "priority", "tags", "max_attempts", "timeout", "backoff")
 """The columns of a new job that has no other, in the order in which a backend takes the values."""
+
+COUNTED = tuple(column.name for column in counters.c if column.name not in ("id", "minute", "kind"))
+"""The columns of a row of counts, in the order in which a backend takes the values."""
 
 HealthCheck = Callable[[Engine, int], Iterable[Finding]]
 """Tells what is wrong with a database, given the number of worker processes that use it."""
@@ -81,6 +85,8 @@ class Backend(Protocol):
     """An INSERT of one plain job for `execute_autocommit`; the first value is its id."""
     notifying_insertion: ClassVar[str | None] = None
     """The same, whose commit wakes workers; None if the database cannot do that."""
+    counting: ClassVar[str | None] = None
+    """An INSERT of one row of counts; None where one statement of all rows is faster."""
     health_checks: ClassVar[Sequence[HealthCheck]]
     """What `doctor` asks of this database alone."""
 

@@ -9,7 +9,7 @@ from sqlalchemy.types import TypeEngine
 
 from jobqueue.states import State
 from jobqueue.store.clock import INSTANT
-from jobqueue.store.dialects.base import Backend, Columns
+from jobqueue.store.dialects.base import COUNTED, Backend, Columns
 from jobqueue.store.schema import counters, jobs
 
 Progress = tuple[int, int, float | None, str | None]
@@ -62,9 +62,7 @@ class CompletionRow(NamedTuple):
 
 
 PROGRESS: Columns = {**columns_of(jobs, "id", "fence", "progress"), "message": Text()}
-COUNTS = {
-    column.name: column.type for column in counters.c if column.name not in ("id", "minute", "kind")
-}
+COUNTS = columns_of(counters, *COUNTED)
 
 
 def last_progress(backend: Backend, rows: Iterable[Progress]) -> dict[str, Any]:

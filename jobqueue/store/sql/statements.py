@@ -78,13 +78,13 @@ class Statements(ClaimStatements):
         if backend.single_writer:
             self.succeed_batch = complete.succeed_batch()
         else:
+            self.append_counters = sql_insert(counters).values(minute=this_minute())
+            self.append_many_counters = complete.append_counters(backend.batch_table(COUNTS))
             self.succeed_and_count = complete.succeed_and_count(
                 backend.batch_table(SUCCESS), backend.batch_table(COUNTS)
             )
         self.complete = complete.complete(backend.batch_table(END))
         self.already_completed = complete.already_completed(backend.batch_table(PAIRS))
-        self.append_counters = sql_insert(counters).values(minute=this_minute())
-        self.append_many_counters = complete.append_counters(backend.batch_table(COUNTS))
         self.append_error_counts = complete.append_error_counts()
         self.record_attempts = complete.record_attempts(backend)
         self.finish_within = complete.finish_within()
