@@ -5,6 +5,7 @@ Every write names (id, fence) and the lease under which the job was claimed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from jobqueue.store.lane_admission import place_of
 from jobqueue.store.sql.claim import CURSORS, RANGES
 from jobqueue.store.sql.claim_rows import decode_claims, read_claims
 from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
+
+_SOLO = attrgetter("immediate_only")
 
 Cursor = tuple[int, datetime, int]
 """The (priority, run_at, id) of the last job of a queue that was claimed."""
@@ -207,9 +210,10 @@ class Claims:
             while not batches[(last := next(reversed(batches)))]:
                 del batches[last]
             batches[last].cut_short = True
-        for batch in batches.values():
-            self._undo_unready(connection, batch, max(0, free))
-            free -= len(batch)
+        if any(map(_SOLO, found)):  # Rare: one look at all costs less than one at each queue.
+            for batch in batches.values():
+                self._undo_unready(connection, batch, max(0, free))
+                free -= len(batch)
         return batches
 
     def _undo_unready(self, connection: Connection, claims: ClaimBatch, free: int) -> ClaimBatch:

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,8 +35,10 @@ class Samples:
 
     def add(self, numbers: list[float]) -> None:
         """Add some; of a period with very many only every n-th is kept."""
-        self._kept += numbers[self._turn :: self._skip]
-        self._turn = (self._turn - len(numbers)) % self._skip
+        if self._skip > 1:
+            first, self._turn = self._turn, (self._turn - len(numbers)) % self._skip
+            numbers = numbers[first :: self._skip]
+        self._kept += numbers
         while len(self._kept) > SAMPLES_MAX:
             self._kept = self._kept[::2]
             self._skip *= 2
@@ -119,9 +121,9 @@ class Metrics:
         with self._lock:
             if self._histograms is not None:
                 self._histograms.add(counts)
+            whole = _together(counts.values())
             for window in self._windows:
-                for (queue, task), count in counts.items():
-                    window.add(task, queue, count)
+                window.add(whole, counts)
 
 
 class StatsWindow:
@@ -134,14 +136,15 @@ class StatsWindow:
         self._tasks: dict[tuple[str, str | None], TaskStats] = {}
         self._since = self._now()
 
-    def add(self, task: str, queue: str, count: TaskCounts) -> None:
-        """Add the count of a task in a queue; under the lock."""
-        self._whole.add(count)
-        figures = self._tasks.get((task, queue))
-        if figures is None:
-            known = queue if len(self._tasks) < PAIRS_MAX else None
-            figures = self._tasks.setdefault((task, known), TaskStats())
-        figures.add(count)
+    def add(self, whole: TaskCounts, counts: Mapping[tuple[str, str], TaskCounts]) -> None:
+        """Add what one transaction has counted, together and by queue and task; under the lock."""
+        self._whole.add(whole)
+        for (queue, task), count in counts.items():
+            figures = self._tasks.get((task, queue))
+            if figures is None:
+                known = queue if len(self._tasks) < PAIRS_MAX else None
+                figures = self._tasks.setdefault((task, known), TaskStats())
+            figures.add(count)
 
     def take(self) -> Window:
         """Return the window that ends now, and start the next."""
@@ -156,6 +159,18 @@ class StatsWindow:
     def _now(self) -> tuple[float, float, float]:
         """Return the time, and the seconds of busy slots and of the CPU so far."""
         return time.monotonic(), self._inflight.busy_seconds(), time.process_time()
+
+
+def _together(counts: Iterable[TaskCounts]) -> TaskCounts:
+    """Return the sum of what the windows count: of many queues faster than their figures."""
+    whole = TaskCounts()
+    for count in counts:
+        whole.errored_attempts += count.errored_attempts
+        whole.failed += count.failed
+        whole.snoozed += count.snoozed
+        whole.durations += count.durations
+        whole.waits += count.waits
+    return whole
 
 
 def advise(period: Window, *, waiting: int, waited_before: int) -> str | None:

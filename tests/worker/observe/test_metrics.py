@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from jobqueue.worker.observe.metrics import SAMPLES_MAX, Window, Samples, TaskStats, advise
+from jobqueue.store.counters import TaskCounts
+from jobqueue.worker.inflight import InFlight
+from jobqueue.worker.observe.metrics import (
+    SAMPLES_MAX,
+    Metrics,
+    Samples,
+    TaskStats,
+    Window,
+    advise,
+)
 
 
 def test_a_percentile_is_the_number_that_so_many_do_not_exceed() -> None:
@@ -51,3 +60,23 @@ def test_advice_names_what_to_do() -> None:
 )
 def test_there_is_no_advice_without_need(seen: Window, waiting: int, before: int) -> None:
     assert advise(seen, waiting=waiting, waited_before=before) is None
+
+
+def test_a_window_counts_a_batch_of_many_queues_together_and_by_queue() -> None:
+    metrics = Metrics(InFlight(1, 15.0))
+    windows = [metrics.window(), metrics.window()]
+    for _ in range(2):
+        a = TaskCounts(1, failed=1, errored_attempts=2, durations=[1.0, 2.0], waits=[0.5, 0.5])
+        b = TaskCounts(1, snoozed=3, durations=[4.0], waits=[0.25])
+        metrics.add({("a", "sync"): a, ("b", "sync"): b})
+    for window in windows:
+        period = window.take()
+        assert (period.whole.processed, period.whole.errored) == (6, 4)
+        assert (period.whole.failed, period.whole.snoozed) == (2, 6)
+        assert (period.whole.duration, period.whole.wait) == (14.0, 2.5)
+        assert (period.whole.durations.percentile(1.0), period.whole.waits.percentile(0.1)) == (
+            4.0,
+            0.25,
+        )
+        each = {pair: (task.processed, task.duration) for pair, task in period.tasks.items()}
+        assert each == {("sync", "a"): (4, 6.0), ("sync", "b"): (2, 8.0)}
