@@ -14,11 +14,11 @@ import pytest
 from jobqueue.options import OptionChanges, TaskOptions
 from jobqueue.tasks import MapOptions
 from jobqueue.worker.settings import WorkerOptions
-from tests.test_readme import QUICKSTART, README, ROOT, python_of
+from tests.test_readme import LOGGING, PROGRAMS, ROOT, python_of
 
 pytestmark = pytest.mark.slow
 
-PAGES = [README, QUICKSTART, ROOT / "docs" / "http.md"]
+PAGES = [*PROGRAMS, ROOT / "docs" / "http.md", LOGGING]
 TYPING = [ROOT / "tests" / "typing" / name for name in ("api.py", "types_wrong.py")]
 SAID_WRONG = re.compile(r"# (error|the type checker says so too)$", re.MULTILINE)
 CONFIGURATION = '{"typeCheckingMode": "standard", "pythonVersion": "3.11", "include": ["."]}'
