@@ -2,11 +2,13 @@
 
 import contextlib
 import importlib
+import re
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+from jobqueue import paths
 from jobqueue.cli.streams import STDERR
 from jobqueue.errors import ConfigurationError, type_of
 from jobqueue.printable_text import escape_controls
@@ -22,7 +24,8 @@ APP_NEEDED = (
 def load(name: str, folder: str | None = None) -> JobQueue:
     """Import `module:attribute`. Raises ConfigurationError, which shows the user's own error.
 
-    `folder` is that of the pyproject.toml that names the app, or None.
+    `folder` is that of the pyproject.toml that names the app, or None: relative paths in the app's
+    code begin there too, as from the project's folder.
     """
     module_name, colon, attribute = name.partition(":")
     if module_name.endswith(".py") or "/" in module_name:
@@ -35,7 +38,8 @@ def load(name: str, folder: str | None = None) -> JobQueue:
     if not colon or not all(part.isidentifier() for part in module_name.split(".")):
         raise _error(f"app: {name[:80]!r} is not of the form module:attribute; {APP_EXAMPLE}", name)
     make_importable(folder)
-    module = _import(module_name, name)
+    with paths.meant_from(folder):
+        module = _import(module_name, name, folder)
     found: Any = module
     for part in attribute.split("."):
         found = getattr(found, part, None) if part else None
@@ -49,14 +53,14 @@ def load(name: str, folder: str | None = None) -> JobQueue:
 
 
 def make_importable(folder: str | None) -> None:
-    """Let modules be imported from the current folder, as with `python -m`, then from `folder`."""
-    for each in filter(None, (folder, str(Path.cwd()))):
+    """Let modules be imported from `folder`, then from the current folder, as with `python -m`."""
+    for each in filter(None, (str(Path.cwd()), folder)):
         if each not in sys.path:
             sys.path.insert(0, each)
 
 
-def _import(module_name: str, name: str) -> Any:
-    here = str(Path.cwd())
+def _import(module_name: str, name: str, folder: str | None) -> Any:
+    searched = " nor in ".join(dict.fromkeys(filter(None, (folder, str(Path.cwd())))))
     try:
         # What the app prints may not become part of this command's answer.
         with contextlib.redirect_stdout(STDERR):
@@ -64,7 +68,7 @@ def _import(module_name: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module_name == missing or module_name.startswith(f"{missing}."):
-            reason = f"there is no module {missing!r}, neither in {here} nor on Python's path"
+            reason = f"there is no module {missing!r}, neither in {searched} nor on Python's path"
             raise _error(f"app {name!r}: {reason}", name) from error
         raise _error(_own_error(name, error), name) from error
     except KeyboardInterrupt:
@@ -95,7 +99,8 @@ def _own_error(name: str, error: BaseException) -> str:
         place = f"{own[-1].filename}:{own[-1].lineno}" if own else "?"
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     said = text[:300]
-    at = "" if place in said else f" ({place})"  # An error about two places names both.
+    # An error about two places names both.
+    at = "" if re.search(rf"{re.escape(place)}(?!\d)", said) else f" ({place})"
     return escape_controls(f"importing app {name!r} failed: {said}{at}")
 
 

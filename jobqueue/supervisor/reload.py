@@ -36,7 +36,7 @@ class SourceWatcher:
         roots = [here]
         path = sys.path
         try:
-            sys.path = [str(here), *path]  # As when the app is imported.
+            sys.path = [*path, str(here)]  # The folder of the project goes first, as at the import.
             spec = importlib.util.find_spec(name.partition(":")[0].partition(".")[0])
         except (ImportError, ValueError):
             spec = None  # The worker reports what is wrong with the app.

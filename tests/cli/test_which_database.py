@@ -191,6 +191,29 @@ def test_a_command_in_a_subfolder_means_the_projects_file_and_app(
         assert jobs.get(1).result(timeout=0) == 5
 
 
+@pytest.mark.parametrize("url", ['"sqlite:///shop.db"', ""], ids=["in the code", "default"])
+def test_a_relative_path_in_the_code_of_the_projects_app_begins_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spawn: Spawn, url: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.jobqueue]\napp = "shop:jobs"\n')
+    source = (
+        f"from jobqueue import JobQueue\njobs = JobQueue({url})\n"
+        "@jobs.task\ndef add(a: int, b: int) -> int:\n    return a + b\n"
+    )
+    (tmp_path / "shop.py").write_text(source)
+    below = tmp_path / "sub"
+    below.mkdir()
+    (below / "shop.py").write_text("")  # The project's app goes first.
+    monkeypatch.chdir(below)
+    unset = {"JOBQUEUE_URL": "", "JOBQUEUE_APP": ""}
+    for command in (("enqueue", "add", "2", "3"), ("worker", "--drain")):
+        code, _, said = spawn(*command, env=unset).end()
+        assert code == 0, said
+    assert [path.name for path in below.iterdir()] == ["shop.py"]
+    with JobQueue(f"sqlite:///../{'shop' if url else 'jobqueue'}.db") as jobs:
+        assert jobs.get(1).result(timeout=0) == 5
+
+
 def test_help_names_the_defaults(offline: Cli) -> None:
     page = " ".join(offline.ok("enqueue", "--help").split())
     assert "[default: $JOBQUEUE_URL, pyproject.toml, the app's, or sqlite:///jobqueue.db" in page
