@@ -90,6 +90,8 @@ class QueueLane:
     running: int = 0
     rest: float | None = None
     """See `Lane.rest`: of its jobs without a key."""
+    are_others: bool = False
+    """There may be jobs to claim besides those that were looked at."""
 
     @property
     def _interval(self) -> float:

@@ -91,13 +91,13 @@ class Lanes(LaneRows):
             lanes = self._of_locked(connection, queue, switches, turns, limit)
             chosen = choose_in_order(lanes, limit)
             claims = self._claim_in_order(connection, holder, queue, chosen, lanes)
-            are_left = self._write(connection, lanes) or are_others
+            are_left = self._write(connection, lanes) or are_others or len(lanes) < len(turns)
             return LaneClaims(
                 claims,
                 _keys(lanes, claims),
                 is_locked=are_others and not turns,
                 has_more=are_left and bool(claims or _passed_over(lanes)),
-                brought_back=turns.keys() & {*ended},
+                brought_back=turns.keys() & {lane.key for lane in lanes} & {*ended},
             )
         own = self._lock_queue(connection, queue, switches)
         if own is None:
@@ -170,6 +170,7 @@ class Lanes(LaneRows):
             heads = [Head(*row) for row in rows]
         turns = self._lock(connection, queue, own.switches, limit)
         lanes = self._of_locked(connection, queue, own.switches, turns, limit)
+        own.are_others = own.rest == 0 or len(turns) >= min(limit, LANES_AT_ONCE)
         if heads:
             lanes.append(Lane(None, own.plain_turn, heads))
         return lanes
@@ -370,7 +371,7 @@ class Lanes(LaneRows):
         parked, wait = Parked.NO, own.wait()
         if wait is not None or not own.room():
             parked = Parked.FULL
-        elif own.rest != 0 and not any(lane.first_left or lane.rest == 0 for lane in lanes):
+        elif not own.are_others and not any(lane.first_left or lane.rest == 0 for lane in lanes):
             parked = Parked.EMPTY
         parameters = {
             "in_queue": queue,

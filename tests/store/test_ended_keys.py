@@ -157,3 +157,18 @@ def test_a_key_of_a_limited_queue_is_brought_back_before_the_claim(bench: LaneBe
     bench.switch(max_running=3)
     worker = Worker(bench)
     assert (worker.take(), worker.take()) == ([first], [second])
+
+
+def test_an_ended_key_that_a_claim_leaves_out_is_not_brought_back_by_it(bench: LaneBench) -> None:
+    running = [bench.add(key, limit=1) and bench.claim()[0] for key in ("a", "b")]
+    for key in ("a", "b"):
+        bench.add(key, limit=0, count=12)
+    waiting = [*bench.add("a", limit=1), *bench.add("b", limit=1)]
+    bench.sweep()
+    while Parked.NO in parked(bench).values():
+        assert ids(claim(bench)) == []
+    bench.end(*running)
+    found = claim(bench, "a", "b")
+    assert len(found.brought_back) == 1
+    bench.unpark(*({"a", "b"} - {*found.brought_back}))
+    assert sorted(ids(found) + ids(claim(bench)) + ids(claim(bench))) == waiting

@@ -464,3 +464,25 @@ def test_every_transaction_of_lanes_has_its_limits_and_none_outlasts_it(
             assert limits(connection) == ["5s", "100ms"]
         with bench.kit.store.write() as connection:
             assert limits(connection) == before
+
+
+@pytest.mark.parametrize(
+    "switch", [{"max_running": 9}, {"fair": 1}, {"rate_count": 9, "rate_burst": 9}]
+)
+def test_a_worker_looks_again_in_a_limited_queue_of_more_keys_than_it_has_looked_at(
+    bench: LaneBench, switch: dict[str, int]
+) -> None:
+    bench.add("a")
+    bench.add("b")
+    bench.switch(**switch)
+    bench.sweep()
+    found = bench.try_claim(1)
+    assert (len(found.claims), found.has_more) == (1, True)
+    assert (len(bench.try_claim(1).claims), bench.try_claim(1).has_more) == (1, False)
+
+
+def test_a_worker_looks_again_where_a_claim_leaves_keys_out(bench: LaneBench) -> None:
+    for key in ("a", "b", "c"):
+        bench.add(key, limit=0, count=12)
+    bench.sweep()
+    assert [bench.try_claim(10).has_more for _ in range(4)] == [True, True, False, False]
