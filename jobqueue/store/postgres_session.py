@@ -6,6 +6,7 @@ settings that reading depends on are set per transaction. The search path is nev
 
 import codecs
 import select
+import threading
 import time
 from typing import Any
 
@@ -172,13 +173,15 @@ def begun(connection: Connection) -> None:
 def set_local(connection: Connection, settings: str) -> None:
     """Run SET LOCAL commands; where nothing has run yet, in one round trip with BEGIN.
 
-    The driver sends BEGIN by itself, and waits for its answer.
+    The driver sends BEGIN by itself, and waits for its answer. Not in the main thread, which runs
+    the handlers of signals: Ctrl-C would not end a wait for the server.
     """
     from psycopg.pq import ExecStatus, TransactionStatus
 
     driver: Any = connection.connection.driver_connection
     session = driver.pgconn
-    if session.transaction_status == TransactionStatus.IDLE:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main and session.transaction_status == TransactionStatus.IDLE:
         done = session.exec_(f"BEGIN ISOLATION LEVEL READ COMMITTED; {settings}".encode())
         if done.status == ExecStatus.COMMAND_OK:
             return

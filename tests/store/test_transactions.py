@@ -90,28 +90,38 @@ def test_a_connection_that_was_closed_while_idle_costs_an_enqueue_nothing(
 
 
 @ONLY_POSTGRES
-def test_the_settings_of_a_transaction_begin_it_as_every_other(second_store: Any) -> None:
+def test_the_settings_of_a_transaction_begin_it_as_every_other(
+    second_store: Any, together: Any
+) -> None:
     store = second_store(default_transaction_isolation="serializable")
-    with store.write() as connection:
-        store.backend.limit_lock_wait(connection)
-        shown = [
-            connection.exec_driver_sql(f"SHOW {name}").scalar_one()
-            for name in ("transaction_isolation", "lock_timeout")
-        ]
-    assert shown == ["read committed", "500ms"]
+
+    def settings(*, limits: bool) -> list[str]:
+        names = "transaction_isolation", "lock_timeout"
+        with store.write() as connection:
+            if limits:
+                store.backend.limit_lock_wait(connection)
+            return [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
+
+    (in_thread,) = together(lambda: [settings(limits=True), settings(limits=False)])
+    assert in_thread == [["read committed", "500ms"], ["read committed", "0"]]
+    assert settings(limits=True) == ["read committed", "500ms"]
 
 
 @ONLY_POSTGRES
 def test_a_session_that_is_lost_before_its_settings_is_a_lost_connection(
-    kit: StoreKit, second_store: Any
+    kit: StoreKit, second_store: Any, together: Any
 ) -> None:
     kill = text("SELECT pg_terminate_backend(:pid, 5000)")
-    with pytest.raises(DBAPIError) as caught, kit.store.write() as connection:
-        driver: Any = connection.connection.driver_connection
-        with second_store().write() as other:
-            other.execute(kill, {"pid": driver.info.backend_pid})
-        kit.store.backend.limit_lock_wait(connection)
-    assert caught.value.connection_invalidated
+
+    def lose() -> bool:
+        with pytest.raises(DBAPIError) as caught, kit.store.write() as connection:
+            driver: Any = connection.connection.driver_connection
+            with second_store().write() as other:
+                other.execute(kill, {"pid": driver.info.backend_pid})
+            kit.store.backend.limit_lock_wait(connection)
+        return caught.value.connection_invalidated
+
+    assert (together(lose), lose()) == ([True], True)
 
 
 @ONLY_POSTGRES

@@ -223,7 +223,7 @@ class LanePlanner:
         return list(found.claims)
 
     def unpark_ended(self, connection: Connection) -> None:
-        """Bring back the lanes in which jobs have ended, before anything else is locked."""
+        """Bring back the lanes in which jobs have ended."""
         ids, ended = self._take_ended()
         keys = {(LaneKind.KEY, key) for keys in ended.values() for key in keys}
         self._bring_back(connection, ids | keys)
@@ -300,7 +300,8 @@ class LanePlanner:
         """Forget the claims that ended without an outcome, as lost ones do."""
         if len(self.lanes_of) <= 2 * len(held) + FORGOTTEN_LATE:
             return
-        for id_ in [id_ for id_ in self.lanes_of if id_ not in held]:
+        # A copy at once: another thread takes out what has ended.
+        for id_ in [id_ for id_ in list(self.lanes_of) if id_ not in held]:
             self._ended.extend((one, None) for one in self.lanes_of.pop(id_, ()))
 
     def _due(self) -> list[str]:
