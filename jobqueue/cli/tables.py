@@ -83,7 +83,8 @@ class Column(Generic[T]):
 class Table(Generic[T]):
     """Rows in columns, as many as fit; ids and states are never cut.
 
-    `room` is the cells of a line, where they are not those of the screen.
+    `room` is the cells of a line, where they are not those of the screen. `has_more`: behind the
+    sample there may be other rows, so that what it leaves empty may still have to be shown.
     """
 
     def __init__(
@@ -92,8 +93,11 @@ class Table(Generic[T]):
         sample: Sequence[T],
         screen: Console,
         room: int | None = None,
+        *,
+        has_more: bool = False,
     ) -> None:
         self._screen = screen
+        self._has_more = has_more
         self._is_terminal = screen.is_terminal
         room = width_of(screen) if room is None else room
         self._choose(columns, sample, room)
@@ -104,17 +108,32 @@ class Table(Generic[T]):
         """Choose the columns that fit, and their widths."""
         cells = {column.title: [_cell(column, row) for row in sample] for column in columns}
         natural = {
-            column.title: max([len(column.title), *map(cell_len, cells[column.title])])
+            column.title: max([self._least(column), *map(cell_len, cells[column.title])])
             for column in columns
         }
         chosen = list(columns)
         if room != UNLIMITED:  # Empty columns are left out, but in a pipe they stay.
-            chosen = [column for column in columns if not column.rank or any(cells[column.title])]
+            chosen = [
+                column
+                for column in columns
+                if not column.rank or any(cells[column.title]) or self._may_be_longer(column)
+            ]
         names = [column for column in chosen if column.in_middle] if room != UNLIMITED else []
         most = room // 2
         clear = {each.title: _clear(each, cells[each.title], most, self._screen) for each in names}
         self._widths = _fit(chosen, natural, clear, room)
         self._columns = [column for column in chosen if column.title in self._widths]
+        if self._may_be_longer(last := self._columns[-1]):
+            left = room - _line_width(self._widths.values())
+            self._widths[last.title] += min(max(0, left), CELL_MAX)
+
+    def _may_be_longer(self, column: Column[T]) -> bool:
+        """Return whether rows behind the sample may have more to say in the column."""
+        return self._has_more and column.beside is not None
+
+    def _least(self, column: Column[T]) -> int:
+        least = column.least if self._may_be_longer(column) else None
+        return max(len(column.title), least or 0)
 
     @property
     def titles(self) -> list[str]:

@@ -105,7 +105,7 @@ def list_(
     sample = list(itertools.islice(found, SAMPLE_ROWS))
     if not sample:
         return
-    rows = Table(LIST, sample, console())
+    rows = Table(LIST, sample, console(), has_more=len(sample) == SAMPLE_ROWS)
     rows.head()
     rows.rows(sample)
     for job in found:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobqueue import JobQueue
+from jobqueue.cli.commands.jobs import SAMPLE_ROWS
 
 from tests.cli.conftest import Cli
 
@@ -194,6 +195,27 @@ def test_a_list_names_the_worker_of_a_running_job_once(
         connection.exec_driver_sql("UPDATE jobqueue_jobs SET progress_message = 'half'")
     row = bare.ok("list").splitlines()[1]
     assert row.endswith("half") and ("web-1" in row) is (width != "50")
+
+
+@pytest.mark.parametrize("width", ["120", "200", ""])
+def test_a_long_list_shows_why_a_job_failed_behind_many_without_a_detail(
+    bare: Cli, width: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    text = '{"task": "t"}\n' * (SAMPLE_ROWS + 1)
+    assert bare.json("enqueue", "--from", "-", input=text)["enqueued"] == SAMPLE_ROWS + 1
+    with JobQueue(bare.url) as queue, queue.store.write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE jobqueue_jobs SET state = 'running', worker_id = 7, worker = 'web-1'"
+        )
+        connection.exec_driver_sql(
+            "UPDATE jobqueue_jobs SET state = 'failed', reason = 'the disk is full', "
+            "worker_id = NULL, worker = NULL WHERE id = (SELECT min(id) FROM jobqueue_jobs)"
+        )
+    head, *rows = bare.ok("list", "--limit", 0).splitlines()
+    assert head.endswith("DETAIL") and len(rows) == SAMPLE_ROWS + 1
+    assert rows[-1].endswith("the disk is full")
+    assert all(row.count("web-1") == 1 for row in rows[:-1])
 
 
 def test_a_job_that_waits_for_its_key_says_so(bare: Cli) -> None:
