@@ -319,7 +319,9 @@ def _ahead(facts: Facts) -> str | None:
     said = f"behind {' and '.join(parts)}"
     if (estimate := facts.estimate) is None:
         return said
-    about = "more than" if before.jobs > COUNTED_MAX or before.may_be_more else "about"
+    # The jobs of other keys in front take time too, and nobody has counted them.
+    is_least = before.jobs > COUNTED_MAX or before.may_be_more or keys
+    about = "more than" if is_least else "about"
     at = "the last hour's pace" if estimate.rate is None else f"the queue's rate of {estimate.rate}"
     return f"{said}, {about} {span(estimate.seconds)} at {at}"
 

@@ -34,9 +34,10 @@ class Before(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """When the jobs in front have begun, by what is known of their queue."""
+    """How long a job without a key waits for those in front, by what is known of its queue."""
 
     seconds: float
+    """By the rate, until this job may start; by the pace, until those in front have begun."""
     rate: str | None
     """The rate of the queue, if that is slower than its jobs were in the last hour."""
 
@@ -274,7 +275,10 @@ class Facts:
 
     @cached_property
     def estimate(self) -> Estimate | None:
-        """When those before a job without a key have begun; None if nothing tells that."""
+        """How long a job without a key waits for those before it; None if nothing tells that.
+
+        Other keys in front are not in it: how many of their jobs go first, nobody has counted.
+        """
         count = min(self.jobs_before.jobs, COUNTED_MAX)
         if not count or not self.verdicts.is_plain:
             return None

@@ -47,6 +47,16 @@ def test_those_in_front_take_the_longer_time_of_the_queues_rate_and_the_last_hou
     assert why.says(last).endswith("about 10 h at the queue's rate of 1/2h")
 
 
+def test_other_keys_in_front_make_the_time_a_least_one(why: WhyKit) -> None:
+    why.kit.change(*why.add("other"), run_at=after(-60.0))
+    _, last = why.add(count=2)
+    why.lanes.sweep()
+    why.switch(rate_count=1, rate_period=7200.0)  # They start now, in 2 h and in 4 h.
+    assert why.says(last) == (
+        "behind 1 job and 1 other key, more than 2 h at the queue's rate of 1/2h"
+    )
+
+
 def test_jobs_of_other_queues_priorities_and_times_are_not_in_front(why: WhyKit) -> None:
     late, (mine,) = why.kit.add(priority=0), why.add(priority=0)
     why.kit.change(late, run_at=after(-1.0))
