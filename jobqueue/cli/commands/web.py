@@ -78,7 +78,7 @@ def web(cli: CliContext, /, *, log_format: str, log_level: str | None, **given: 
         log.info("%s, %s", cli.target, counted(len(queue.registry), "task"))
         if app is None:
             log.warning("no app is named, so nothing can be enqueued here: give --app")
-        if missing is not None and worker is None:  # A worker makes them as it starts.
+        if missing is not None and worker is None:  # A worker makes the tables as it starts.
             log.warning("%s; the first job that is enqueued makes one, too", missing)
         code = serve(
             asgi,
