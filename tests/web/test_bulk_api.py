@@ -55,6 +55,17 @@ def test_jobs_are_changed_by_their_ids_or_by_a_filter(
     ]
 
 
+def test_an_update_of_jobs_that_are_so_already_changes_none_and_a_dry_run_counts_them(
+    client: Client, three: list[int]
+) -> None:
+    update = lambda **body: client.post("/api/jobs/update", json=body).json()
+    change = {"ids": three, "set": {"priority": 7}}
+    assert update(**change) == {"changed": 3, "refused": []}
+    assert update(**change) == {"changed": 0, "refused": []}
+    assert update(**change, dry_run=True)["would_change"] == 3
+    assert len(client.get("/api/log").json()) == 1
+
+
 def test_a_bulk_retry_leaves_out_what_has_succeeded_unless_it_is_asked_for(
     client: Client, jobs: JobQueue
 ) -> None:
