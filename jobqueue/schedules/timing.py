@@ -5,7 +5,7 @@ runs in every hour follows real time; any other wall time gives one run, whateve
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -24,13 +24,13 @@ LENGTH_MAX = 100
 FIELDS = 5
 INTERVAL_MAX = 10 * 366 * 86_400
 RANGES = {
-    "minute": "0 to 59",
-    "hour": "0 to 23",
-    "day-of-month": "1 to 31, L for the last; one that the month has",
-    "month": "1 to 12, or JAN to DEC",
-    "day-of-week": "0 to 7, or SUN to SAT",
+    "minute": "* or 0 to 59",
+    "hour": "* or 0 to 23",
+    "day-of-month": "*, 1 to 31 as the months have, or L for the last",
+    "month": "* or 1 to 12, or JAN to DEC",
+    "day-of-week": "* or 0 to 7, or SUN to SAT",
 }
-"""What a field may be, by cronsim's name of it."""
+"""What a field may be, by cronsim's name of it, in the order of an expression."""
 NAMED = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -181,10 +181,8 @@ def cron(expression: str, *, tz: str = "UTC") -> Cron:
         raise invalid("tz", f"{_shown(tz)} is not a known time zone{hint}", tz)
     try:
         CronSim(NAMED.get(plain.lower(), plain), _ANY)
-    except CronSimError as error:  # It names the field: "Bad minute".
-        said = str(error)[:1].lower() + str(error)[1:]
-        right = RANGES.get(said.removeprefix("bad "))
-        raise _refused(expression, said + (f"; write * or {right}" if right else "")) from None
+    except CronSimError as error:
+        raise _refused(expression, _wrong_field(words, str(error))) from None
     made = Cron(plain.lower() if plain.startswith("@") else plain, tz)
     made.next_after(_ANY)
     return made
@@ -267,6 +265,16 @@ def _wall_before(run: datetime) -> datetime | None:
     before = (run.astimezone(UTC) - _SECOND).astimezone(run.tzinfo)
     wall = before.replace(tzinfo=None) + _SECOND
     return wall if wall < run.replace(tzinfo=None) else None
+
+
+def _wrong_field(words: Sequence[str], error: str) -> str:
+    """Return which field is wrong, and what it may be. cronsim names it only: "Bad minute"."""
+    said = error[:1].lower() + error[1:]
+    name = said.removeprefix("bad ")
+    if name not in RANGES:
+        return said
+    field = _shown(words[[*RANGES].index(name)])
+    return f"{said}: {field} is not a valid value, range or step; write {RANGES[name]}"
 
 
 def _refused(expression: object, why: str) -> InvalidOption:

@@ -221,11 +221,23 @@ def test_timings_are_values_that_print_as_they_are_written() -> None:
             "UTC",
             "6 fields, not 5: minute hour day month weekday; for seconds use every(seconds=…)",
         ),
-        ("*/0 * * * *", "UTC", "'*/0 * * * *': bad minute; write * or 0 to 59"),
-        ("0 24 * * *", "UTC", "bad hour; write * or 0 to 23"),
-        ("0 0 30 2 *", "UTC", "bad day-of-month; write * or 1 to 31, L for the last; one that the"),
-        ("0 0 1 13 *", "UTC", "bad month; write * or 1 to 12, or JAN to DEC"),
-        ("0 0 * * 8", "UTC", "bad day-of-week; write * or 0 to 7, or SUN to SAT"),
+        (
+            "*/0 * * * *",
+            "UTC",
+            "'*/0 * * * *': bad minute: '*/0' is not a valid value, range or step; "
+            "write * or 0 to 59",
+        ),
+        ("0 5-2 * * *", "UTC", "bad hour: '5-2' is not a valid value, range or step; write * or"),
+        ("0 24 * * *", "UTC", "'24' is not a valid value, range or step; write * or 0 to 23"),
+        (
+            "0 0 30 2 *",
+            "UTC",
+            "bad day-of-month: '30' is not a valid value, range or step; "
+            "write *, 1 to 31 as the months have, or L for the last",
+        ),
+        ("0 0 1,,2 * *", "UTC", "bad day-of-month: '1,,2' is not a valid value, range or step;"),
+        ("0 0 1 13 *", "UTC", "step; write * or 1 to 12, or JAN to DEC"),
+        ("0 0 * * 8", "UTC", "bad day-of-week: '8' is not a valid value, range or step; write *"),
         ("0 0 */29 2 MON#5", "UTC", "it never runs"),
         ("@often", "UTC", "of the names there are @hourly"),
         ("1" * 101, "UTC", "101 characters"),
