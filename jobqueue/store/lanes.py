@@ -48,7 +48,7 @@ class LaneClaims(NamedTuple):
     retry_in: float | None = None
     """Seconds until the queue's rate allows the next start; None if no rate holds it back."""
     is_locked: bool = False
-    """Others lock these lanes, or all jobs that were chosen: look again soon."""
+    """Another worker claims from these lanes at this moment: look again soon."""
     is_limited: bool = False
     """The queue itself has a limit, a rate or fair shares."""
     has_more: bool = False
@@ -95,7 +95,7 @@ class Lanes(LaneRows):
             return LaneClaims(
                 claims,
                 _keys(lanes, claims),
-                is_locked=(are_others and not turns) or bool(chosen and not claims),
+                is_locked=are_others and not turns,
                 has_more=are_left and bool(claims or _passed_over(lanes)),
                 brought_back=turns.keys() & {lane.key for lane in lanes} & {*ended},
             )

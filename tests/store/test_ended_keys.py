@@ -7,7 +7,7 @@ from sqlalchemy import event, select
 
 from jobqueue.records import Claim
 from jobqueue.store.lanes import LaneClaims
-from jobqueue.store.schema import Parked, jobs, lanes
+from jobqueue.store.schema import Parked, lanes
 from jobqueue.worker.claim.lanes import LanePlanner
 from tests.store.lane_bench import LaneBench
 from tests.store.lane_bench import bench as bench
@@ -98,19 +98,6 @@ def test_a_worker_looks_again_where_another_one_locks_a_key_beside_the_ended_one
         other.execute(select(lanes).where(lanes.c.name == "b").with_for_update())
         found = claim(bench, "a")
     assert (ids(found), found.has_more) == (waiting, True)
-
-
-@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
-def test_a_worker_looks_again_soon_where_all_that_it_chose_is_locked(bench: LaneBench) -> None:
-    """The key behind may have a job that is free."""
-    (locked,), (free,) = bench.add("a"), bench.add("b")
-    bench.kit.change(locked, priority=-1)
-    bench.sweep()
-    with bench.kit.store.write() as other:
-        other.execute(select(jobs).where(jobs.c.id == locked).with_for_update())
-        found = bench.try_claim(1)
-        assert (found.claims, found.is_locked) == ([], True)
-        assert [claim.id for claim in bench.try_claim(2).claims] == [free]
 
 
 class Worker:
