@@ -19,7 +19,7 @@ from jobqueue.store.sql.claim import CURSORS, RANGES
 from jobqueue.store.sql.claim_rows import decode_claims, read_claims
 from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
 
-_SOLO = attrgetter("immediate_only")
+_is_immediate_only = attrgetter("immediate_only")
 
 Cursor = tuple[int, datetime, int]
 """The (priority, run_at, id) of the last job of a queue that was claimed."""
@@ -210,7 +210,7 @@ class Claims:
             while not batches[(last := next(reversed(batches)))]:
                 del batches[last]
             batches[last].cut_short = True
-        if any(map(_SOLO, found)):  # Rare: one look at all costs less than one at each queue.
+        if any(map(_is_immediate_only, found)):  # Rare: one check of all costs less.
             for batch in batches.values():
                 self._undo_unready(connection, batch, max(0, free))
                 free -= len(batch)

@@ -77,9 +77,10 @@ class Statements(ClaimStatements):
         self.succeed = complete.succeed(backend.batch_table(SUCCESS))
         if backend.single_writer:
             self.succeed_batch = complete.succeed_batch()
-        else:
+        if backend.counting is None:
             self.append_counters = sql_insert(counters).values(minute=this_minute())
             self.append_many_counters = complete.append_counters(backend.batch_table(COUNTS))
+        if not backend.single_writer:
             self.succeed_and_count = complete.succeed_and_count(
                 backend.batch_table(SUCCESS), backend.batch_table(COUNTS)
             )

@@ -5,8 +5,8 @@ A worker of a database without concurrency keys and limited queues pays one look
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -196,7 +196,7 @@ class LanePlanner:
             taken += self._claim_queue(connection, holder, queue, wanted, keys)
         self._waits_for_room = not taken and not self._goes_on
         self._queues.sort(key=lambda queue: any(claim.queue == queue for claim in taken))
-        left = {(LaneKind.KEY, key) for keys in ended.values() for key in keys}
+        left = _of_keys(ended)
         if left and self._bring_back(connection, left):
             self._waits_for_room = False
         return taken
@@ -225,8 +225,7 @@ class LanePlanner:
     def unpark_ended(self, connection: Connection) -> None:
         """Bring back the lanes in which jobs have ended."""
         ids, ended = self._take_ended()
-        keys = {(LaneKind.KEY, key) for keys in ended.values() for key in keys}
-        self._bring_back(connection, ids | keys)
+        self._bring_back(connection, ids | _of_keys(ended))
 
     def _take_ended(self) -> tuple[set[LaneId], dict[str, set[str]]]:
         """Return lanes to bring back, and the keys of each queue that its claim brings back."""
@@ -238,7 +237,7 @@ class LanePlanner:
                 ids.add(one)
             else:
                 keys[queue].add(one[1])
-        self._brought_back = ids.union((LaneKind.KEY, key) for key in chain(*keys.values()))
+        self._brought_back = ids | _of_keys(keys)
         return ids, keys
 
     def _bring_back(self, connection: Connection, ids: set[LaneId]) -> bool:
@@ -309,3 +308,8 @@ class LanePlanner:
         if now < self._skipped_until:
             return []
         return [queue for queue, due in self._retry.items() if due <= now] + self._queues
+
+
+def _of_keys(keys: Mapping[str, Collection[str]]) -> set[LaneId]:
+    """Return the lanes of the keys of queues."""
+    return {(LaneKind.KEY, key) for of_queue in keys.values() for key in of_queue}
