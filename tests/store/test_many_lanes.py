@@ -16,7 +16,7 @@ from jobqueue.store.sql.lane_discovery import PASSED_OVER_MAX
 from tests.store.lane_bench import bench as bench
 from tests.store.reads import Reads
 
-MANY = 2_000
+MANY = 5_000
 
 
 class Watched:
