@@ -84,6 +84,7 @@ class Lanes(LaneRows):
         if limit <= 0:
             return LaneClaims()
         self.limit_stall(connection)
+        self.prepare(connection, holder)
         switches, turns, are_others = self._lock_unless_limited(connection, queue, limit, ended)
         if switches.paused_at is not None:
             return LaneClaims()

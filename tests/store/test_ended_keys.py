@@ -172,3 +172,20 @@ def test_an_ended_key_that_a_claim_leaves_out_is_not_brought_back_by_it(bench: L
     assert len(found.brought_back) == 1
     bench.unpark(*({"a", "b"} - {*found.brought_back}))
     assert sorted(ids(found) + ids(claim(bench)) + ids(claim(bench))) == waiting
+
+
+def test_the_first_claim_runs_its_statements_without_rows_before_it_locks_a_key(
+    bench: LaneBench,
+) -> None:
+    """The first run of each takes long, and other workers would find the key locked meanwhile."""
+    bench.add("a", limit=2, count=5)
+    bench.sweep()
+    run: list[str] = []
+    engine = bench.kit.store.engine
+    event.listen(engine, "before_cursor_execute", lambda *args: run.append(args[2]))
+    assert len(claim(bench, limit=1).claims) == 1
+    first, run[:] = [said for said in run if "jobqueue_" in said], []
+    assert len(claim(bench, limit=1).claims) == 1
+    again = [said for said in run if "jobqueue_" in said]
+    assert len(again) == 4
+    assert first == (again if bench.kit.store.backend.single_writer else [*again, *again])
