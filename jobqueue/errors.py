@@ -26,12 +26,18 @@ Signal (Exception)                          raised by handlers about their own j
 └── Cancel                                  end as cancelled
 """
 
+import re
 from datetime import timedelta
 
 from jobqueue.records import AttemptError, lasting
 
-Duration = float | int | timedelta
-"""Seconds as a number, or a timedelta."""
+SHOWN_MAX = 60
+
+Duration = float | int | timedelta | str
+"""Seconds as a number, a timedelta, or text like `90s`, `5m`, `1h`, `7d`."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class JobQueueError(Exception):
@@ -80,12 +86,44 @@ def invalid(field: str, problem: str, value: object = None) -> InvalidOption:
     return InvalidOption(f"{field}: {problem}", field=field, value=value)
 
 
+def wrong(field: str, value: object, problem: str, *, what: str | None = None) -> InvalidOption:
+    """Return the error about an option's value: `field: value problem`."""
+    return InvalidOption(f"{what or field}: {_shown(value)} {problem}", field=field, value=value)
+
+
 def type_of(value: object) -> str:
     """Return the type of a value with its article, for a message: `an int`, `a str`, `None`."""
     if value is None:
         return "None"
     name = type(value).__name__
     return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
+
+
+def _shown(value: object) -> str:
+    """Return a short repr: the value may be long, or a number too long for Python to print."""
+    if isinstance(value, timedelta):
+        return lasting(value.total_seconds())
+    if type(value).__repr__ is object.__repr__:
+        return type_of(value)  # Its address says nothing.
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001 - a value's own repr() may raise anything.
+        shown = type_of(value)
+    return shown if len(shown) <= SHOWN_MAX else shown[: SHOWN_MAX - 1] + "…"
+
+
+def seconds_of(value: object, name: str) -> float:
+    """Return the seconds of a Duration, within no bounds. Raises InvalidOption."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip()) if value.isascii() else None
+        if match is None:
+            raise wrong(name, value, "is not a duration; write 90, 90s, 5m, 1h or 7d")
+        return float(match[1]) * _UNITS[match[2] or "s"]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(max(min(value, 2.0**63), -(2.0**63)))  # An int may be beyond any float.
+    raise wrong(name, value, "is not a duration; give seconds, a timedelta or text like 5m")
 
 
 class ScheduleNotFound(InvalidOption, LookupError):
@@ -154,26 +192,27 @@ class Signal(Exception):
 
 
 class Snooze(Signal):
-    """Run this job again after `seconds`, `minutes` and `hours`; the attempt is not charged."""
+    """Run this job again after `seconds`, `minutes` and `hours`; the attempt is not charged.
+
+    Raises InvalidOption for what is not a Duration; one out of bounds is taken as the bound.
+    """
 
     def __init__(
         self, seconds: Duration = 0, *, minutes: float = 0, hours: float = 0, reason: str = ""
     ) -> None:
-        first = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-        self.delay = float(first) + 60 * minutes + 3600 * hours
+        self.delay = seconds_of(seconds, "seconds") + 60 * minutes + 3600 * hours
         self.reason = reason
         super().__init__(reason or f"snoozed for {lasting(self.delay)}")
 
 
 class Retry(Signal):
-    """Count this attempt as errored and, if attempts are left, run again after `after` seconds.
+    """Count this attempt as errored and, if attempts are left, run again after `after`, a Duration.
 
-    `after=None` waits as the task's backoff says.
+    `after=None` waits as the task's backoff says. Raises InvalidOption as Snooze does.
     """
 
     def __init__(self, after: Duration | None = None, *, reason: str = "") -> None:
-        seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        self.delay = None if seconds is None else float(seconds)
+        self.delay = None if after is None else seconds_of(after, "after")
         super().__init__(reason or "the task asked for a retry")
 
 

@@ -1,14 +1,13 @@
 """Options of tasks and calls: each is checked where it is given; a call's override the task's."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypedDict, TypeVar, get_args
 
 from jobqueue.backoff import Backoff
-from jobqueue.errors import Duration, InvalidOption, invalid, type_of
+from jobqueue.errors import SHOWN_MAX, Duration, invalid, seconds_of, wrong
 from jobqueue.headers import Headers, check_headers
 from jobqueue.key_options import check_debounce, check_due_times, check_key, check_without_key
 from jobqueue.literal_types import CatchUp, Isolation, OnConflict, Overlap, UniqueUntil
@@ -25,7 +24,6 @@ QUEUE_LENGTH_MAX = 63
 MEMORY_LEAST = 10_000_000  # bytes; no Python runs in less
 TAGS_MAX = 32
 BASE_MAX = 1000
-SHOWN_MAX = 60
 PRIORITY_MAX = 2**31 - 1
 ATTEMPTS_MAX = 1_000_000
 PORT_MAX = 65_535
@@ -41,8 +39,6 @@ ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 OF_TASK = ("isolation", "schedule", "catch_up", "overlap", "redact")
 """Options of a task that no call can change."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(k|m|g|t|ki|mi|gi|ti)?b?", re.IGNORECASE | re.ASCII)
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -53,7 +49,7 @@ def exponential(base: float = 2, cap: Duration = 3600) -> Backoff:
     `base` is greater than 1, up to 1,000. Raises InvalidOption.
     """
     if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base <= BASE_MAX:
-        raise _invalid("backoff", base, "is not a number in (1, 1000]", what="backoff base")
+        raise wrong("backoff", base, "is not a number in (1, 1000]", what="backoff base")
     return Backoff(float(base), seconds(cap, "backoff cap", least=0.001))
 
 
@@ -70,26 +66,11 @@ def seconds(value: object, name: str, *, least: float = 0.0, most: float = SECON
 
     Raises InvalidOption unless it is in [least, most].
     """
-    number: float
-    if isinstance(value, timedelta):
-        number = value.total_seconds()
-    elif isinstance(value, str):
-        number = _parse_duration(value, name)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value) if abs(value) < 2**63 else math.inf
-    else:
-        raise _invalid(name, value, "is not a duration; give seconds or a timedelta")
+    number = seconds_of(value, name)
     if not least <= number <= most:
         bounds = f"at least {lasting(least)} and at most {lasting(most)}"
-        raise _invalid(name, value, f"is out of range; {bounds}")
+        raise wrong(name, value, f"is out of range; {bounds}")
     return number
-
-
-def _parse_duration(text: str, name: str) -> float:
-    match = _DURATION.fullmatch(text.strip()) if text.isascii() else None
-    if match is None:
-        raise _invalid(name, text, "is not a duration; write 90, 90s, 5m, 1h or 7d")
-    return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 def instant(value: object, name: str = "at") -> datetime:
@@ -104,9 +85,9 @@ def instant(value: object, name: str = "at") -> datetime:
         except ValueError as error:
             detail = "" if "isoformat" in str(error) else f" ({str(error)[:SHOWN_MAX]})"
             why = f"is not an instant{detail}; write 2026-12-24T18:00+01:00"
-            raise _invalid(name, given, why) from None
+            raise wrong(name, given, why) from None
     if not isinstance(value, datetime):
-        raise _invalid(name, given, "is not a datetime")
+        raise wrong(name, given, "is not a datetime")
     if value.tzinfo is None or value.utcoffset() is None:
         raise invalid(name, f"{given!s} has no time zone; add one, such as +01:00 or Z", given)
     if not 1970 <= value.year <= 9998:  # noqa: PLR2004 - what both databases and Python can hold.
@@ -136,7 +117,7 @@ def name(value: object, what: str, *, longest: int = NAME_LENGTH_MAX) -> str:
     """Check the name of a task, queue or tag and return it as plain `str`."""
     if not isinstance(value, str) or len(value) > longest or not NAME.fullmatch(value):
         form = f"use letters, digits and _ . : -, at most {longest} characters, not . or .."
-        raise _invalid(what, value, f"is not a name; {form}")
+        raise wrong(what, value, f"is not a name; {form}")
     return str(value)  # Queue is a subclass.
 
 
@@ -144,13 +125,13 @@ def texts(**given: object) -> None:
     """Raise InvalidOption unless each value is a `str` or None."""
     for what, value in given.items():
         if value is not None and not isinstance(value, str):
-            raise _invalid(what, value, "is not text")
+            raise wrong(what, value, "is not text")
 
 
 def whole(value: object, what: str, least: int, most: int) -> int:
     """Check a whole number in [least, most]. Raises InvalidOption."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _invalid(what, value, f"is not a whole number between {least} and {most}")
+        raise wrong(what, value, f"is not a whole number between {least} and {most}")
     return value
 
 
@@ -164,42 +145,24 @@ def one_of(value: object, what: str, words: tuple[Word, ...]) -> Word:
     for word in words:
         if value == word:
             return word
-    raise _invalid(what, value, f"is none of {', '.join(words)}")
+    raise wrong(what, value, f"is none of {', '.join(words)}")
 
 
 def function(value: object, what: str) -> None:
     """Raise InvalidOption unless `value` can be called."""
     if not callable(value):
-        raise _invalid(what, value, "cannot be called; give a function")
+        raise wrong(what, value, "cannot be called; give a function")
 
 
 def flag(value: object, what: str) -> bool:
     """Check a bool. Raises InvalidOption."""
     if not isinstance(value, bool):
-        raise _invalid(what, value, "is neither true nor false")
+        raise wrong(what, value, "is neither true nor false")
     return value
 
 
-def _invalid(field: str, value: object, problem: str, *, what: str | None = None) -> InvalidOption:
-    message = f"{what or field}: {_shown(value)} {problem}"
-    return InvalidOption(message, field=field, value=value)
-
-
-def _shown(value: object) -> str:
-    """Return a short repr: the value may be long, or a number too long for Python to print."""
-    if isinstance(value, timedelta):
-        return lasting(value.total_seconds())
-    if type(value).__repr__ is object.__repr__:
-        return type_of(value)  # Its address says nothing.
-    try:
-        shown = repr(value)
-    except Exception:  # noqa: BLE001 - a value's own repr() may raise anything.
-        shown = type_of(value)
-    return shown if len(shown) <= SHOWN_MAX else shown[: SHOWN_MAX - 1] + "…"
-
-
 class OptionChanges(TypedDict, total=False):
-    """What `options()` takes. A Duration is seconds as a number, or a timedelta."""
+    """What `options()` takes. A Duration is seconds, a timedelta, or text like `5m`."""
 
     queue: str
     """The queue's name, `"default"` by default. Its first job creates it."""
@@ -334,16 +297,14 @@ class Options:
 
 def _check_backoff(value: object) -> Backoff | None:
     if value is not None and not isinstance(value, Backoff):
-        raise _invalid(
-            "backoff", value, "is not one; use exponential(base=2, cap=3600) or fixed(30)"
-        )
+        raise wrong("backoff", value, "is not one; use exponential(base=2, cap=3600) or fixed(30)")
     return value
 
 
 def _check_weight(value: object) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not WEIGHT_LEAST <= value <= WEIGHT_MAX:  # type: ignore[operator]
-        raise _invalid("weight", value, "is not a number between 0.001 and 1000")
+        raise wrong("weight", value, "is not a number between 0.001 and 1000")
     return float(value)  # type: ignore[arg-type]
 
 

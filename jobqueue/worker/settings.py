@@ -20,7 +20,7 @@ NAME_MAX = 128
 
 
 class WorkerOptions(TypedDict, total=False):
-    """The options of `worker()`. A duration is seconds or a timedelta."""
+    """The options of `worker()`. A Duration is seconds, a timedelta, or text like `5m`."""
 
     concurrency: int
     """Threads, each of which runs one job at a time, 4 by default. With autoscaling, the number at

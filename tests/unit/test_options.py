@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from jobqueue.errors import InvalidOption, Snooze
+from jobqueue.errors import InvalidOption, Retry, Snooze
 from jobqueue.options import (
     ATTEMPTS_MAX,
     DEFAULT_BACKOFF,
@@ -146,6 +146,16 @@ def test_attempts_are_at_least_one(value: int) -> None:
 def test_a_duration_is_read(value: Any, expected: float) -> None:
     assert seconds(value, "delay") == expected
     assert merged(delay=value).delay == expected
+    assert Snooze(value).delay == Retry(value).delay == expected
+
+
+@pytest.mark.parametrize("value", ["5 minutes", "-5", "", True, [5], object()], ids=kind)
+def test_a_signals_duration_is_refused_in_the_words_of_delay(value: Any) -> None:
+    said = str(refuse("delay", value)).removeprefix("delay: ")
+    for field, signal in (("seconds", Snooze), ("after", Retry)):
+        with pytest.raises(InvalidOption) as refused:
+            signal(value)
+        assert (str(refused.value), refused.value.field) == (f"{field}: {said}", field)
 
 
 NO_DURATIONS: list[object] = [
