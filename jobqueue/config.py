@@ -35,20 +35,18 @@ def database(given: str | None) -> Database:
         )
     if given is not None and not given.strip():
         raise ConfigurationError("the database URL is empty", field="url")
-    url, folder = (given, None) if given else _setting("url", "JOBQUEUE_URL")
+    url, folder = _setting(given, "url", "JOBQUEUE_URL")
     if url is None:
         return Database(DEFAULT_URL, named=False)
     return Database(url, named=True, folder=folder)
 
 
-def app_name(given: str | None) -> str | None:
-    """Return `module:attribute` of the app: `given`, $JOBQUEUE_APP, pyproject.toml, or None."""
-    return given or _setting("app", "JOBQUEUE_APP")[0]
+def find_app(given: str | None) -> tuple[str | None, str | None]:
+    """Return `module:attribute` of the app: `given`, $JOBQUEUE_APP, pyproject.toml, or None.
 
-
-def app_folder(given: str | None) -> str | None:
-    """Return the folder of the pyproject.toml that names the app; None where it does not."""
-    return None if given else _setting("app", "JOBQUEUE_APP")[1]
+    With it the folder of the pyproject.toml, where that names it.
+    """
+    return _setting(given, "app", "JOBQUEUE_APP")
 
 
 def pool_size(given: int | None) -> int | None:
@@ -64,9 +62,9 @@ def pool_size(given: int | None) -> int | None:
     return None if given is None else options.whole(given, "pool_size", 1, POOL_MAX)
 
 
-def _setting(name: str, variable: str) -> tuple[str | None, str | None]:
+def _setting(given: str | None, name: str, variable: str) -> tuple[str | None, str | None]:
     """Return a setting, and the folder of the pyproject.toml that it is from, if it is."""
-    if text := os.environ.get(variable):
+    if text := given or os.environ.get(variable):
         return text, None
     folder, table = _project()
     value = table.get(name)

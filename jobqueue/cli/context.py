@@ -12,7 +12,7 @@ import click
 from jobqueue import paths
 from jobqueue.cli import app_loader as apps
 from jobqueue.cli.streams import STDOUT, echo
-from jobqueue.config import DEFAULT_URL, Database, app_folder, app_name, database
+from jobqueue.config import DEFAULT_URL, Database, database, find_app
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known_names import name_of, names_of, unknown
 from jobqueue.printable_text import escape_controls, escape_json
@@ -56,14 +56,14 @@ class CliContext:
     @cached_property
     def app(self) -> JobQueue | None:
         """The app's queue, or None where no app is named; imported once, when it is needed."""
-        name = app_name(self.given_app)
+        name, folder = find_app(self.given_app)
         if name is None:
             return None
         if self.given_url or os.environ.get("JOBQUEUE_URL"):
             # For a JobQueue() in the app: a relative path is resolved before the app changes the
             # current folder.
             os.environ["JOBQUEUE_URL"] = self.url
-        return apps.load(name, app_folder(self.given_app))
+        return apps.load(name, folder)
 
     def require_app(self) -> JobQueue:
         """Return the app's queue. Raises ConfigurationError where no app is named."""

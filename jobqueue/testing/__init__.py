@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from sqlalchemy import URL
 
 from jobqueue.cli.app_loader import load
-from jobqueue.config import app_folder, app_name
+from jobqueue.config import find_app
 from jobqueue.errors import ConfigurationError
 from jobqueue.queue import JobQueue
 from jobqueue.store.fresh_database import Databases
@@ -43,11 +43,11 @@ def app(name: str | None = None) -> JobQueue:
 
     Raises ConfigurationError.
     """
-    found = app_name(name)
+    found, folder = find_app(name)
     if found is None:
         raise ConfigurationError(
             'no app is named: write jobqueue_app = "app:jobs" under [tool.pytest.ini_options], '
             'or app = "app:jobs" under [tool.jobqueue], for `jobs = JobQueue()` in app.py',
             field="app",
         )
-    return load(found, app_folder(name))
+    return load(found, folder)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import make_url
 
 from jobqueue import JobQueue
-from jobqueue.config import DEFAULT_URL, app_name, database
+from jobqueue.config import DEFAULT_URL, database, find_app
 from jobqueue.errors import ConfigurationError
 
 
@@ -29,7 +29,7 @@ def project(folder: Path, text: str) -> None:
 
 def test_without_a_word_it_is_a_file_in_the_current_folder() -> None:
     assert database(None).url == DEFAULT_URL == "sqlite:///jobqueue.db"
-    assert app_name(None) is None
+    assert find_app(None) == (None, None)
 
 
 def test_an_argument_wins_over_the_environment_and_that_over_the_project(
@@ -37,13 +37,13 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_project(
 ) -> None:
     project(here, '[tool.jobqueue]\nurl = "sqlite:///project.db"\napp = "project:jobs"\n')
     assert database(None).url == "sqlite:///project.db"
-    assert app_name(None) == "project:jobs"
+    assert find_app(None) == ("project:jobs", str(here))
     monkeypatch.setenv("JOBQUEUE_URL", "sqlite:///environment.db")
     monkeypatch.setenv("JOBQUEUE_APP", "environment:jobs")
     assert database(None).url == "sqlite:///environment.db"
-    assert app_name(None) == "environment:jobs"
+    assert find_app(None) == ("environment:jobs", None)
     assert database("sqlite:///given.db").url == "sqlite:///given.db"
-    assert app_name("given:jobs") == "given:jobs"
+    assert find_app("given:jobs") == ("given:jobs", None)
 
 
 def test_an_empty_variable_says_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from jobqueue.cli import app_loader as apps
 from jobqueue.cli import log_format, params
 from jobqueue.cli.commands.probe_options import PORTS, Ports, of_process
 from jobqueue.cli.context import CliContext
-from jobqueue.config import app_folder, app_name
+from jobqueue.config import find_app
 from jobqueue.errors import ConfigurationError
 from jobqueue.supervisor.supervisor import Supervisor
 from jobqueue.supervisor.worker_process import SupervisorConfig
@@ -33,10 +33,10 @@ def supervise(
     """Run worker processes until a stop signal; return the exit code."""
     wanted = 1 if given["processes"] is None else given["processes"]
     count = options.whole(wanted, "processes", 1, PROCESSES_MAX)
-    app = app_name(cli.given_app)
+    app, folder = find_app(cli.given_app)
     if app is None:
         raise ConfigurationError(apps.APP_NEEDED, field="app")
-    apps.make_importable(app_folder(cli.given_app))  # The processes get this path.
+    apps.make_importable(folder)  # The processes get this path.
     began = time.monotonic()
     passed_on = _passed_on(context)
     if cli.debug:
