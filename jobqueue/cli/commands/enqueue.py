@@ -192,27 +192,28 @@ def _warnings_of_key() -> Iterator[list[logging.LogRecord]]:
 
 def _about_holder(job: Job[Any], call: Call[Any], *, is_warned: bool) -> str | None:
     """Return what became of the job that holds the unique key; None: what the log says of it."""
-    settings, became = call.settings, "; no new one was made"
+    settings, there = call.settings, f"job {job.id} with that unique key was there"
     replaces = settings.on_conflict == "replace"
-    with contextlib.suppress(SQLAlchemyError, JobNotFound):  # The role may be one that only writes.
+    try:
         record = job.record()
-        is_warned, same_task = False, record.task == call.task.name
-        other = not same_task or record.args != call.args
-        keeps = f", and keeps its {'' if same_task else 'task and '}arguments" if other else ""
-        if settings.on_conflict != "ignore" or settings.debounce is not None:
-            if replaces and other:  # It could not be, or someone else was faster still.
-                became = f"; its state is {record.state}, and it stays as it is"
-            elif record.state not in WAITING:  # Perhaps it was changed, and has begun since.
-                became = f"{keeps}; its state is {record.state}"
-            elif replaces:
-                became = ", and was replaced"
-            else:
-                became = f"{keeps}; it is due {ago(record.run_at)}"
-        elif other:
-            if not settings.rerun:
-                return None
-            became += ", and it keeps its arguments"
-    return None if is_warned else f"job {job.id} with that unique key was there{became}"
+    except (SQLAlchemyError, JobNotFound):  # The role may be one that only writes.
+        return None if is_warned else f"{there}; no new one was made"
+    same_task = record.task == call.task.name
+    other = not same_task or record.args != call.args
+    keeps = f", and keeps its {'' if same_task else 'task and '}arguments" if other else ""
+    if settings.on_conflict == "ignore" and settings.debounce is None:
+        if other and not settings.rerun:
+            return None
+        became = f"; no new one was made{', and it keeps its arguments' if other else ''}"
+    elif replaces and other:  # It could not be, or someone else was faster still.
+        became = f"; its state is {record.state}, and it stays as it is"
+    elif record.state not in WAITING:  # Perhaps it was changed, and has begun since.
+        became = f"{keeps}; its state is {record.state}"
+    elif replaces:
+        became = ", and was replaced"
+    else:
+        became = f"{keeps}; it is due {ago(record.run_at)}"
+    return there + became
 
 
 def _nearly(cli: CliContext, queue: str) -> str | None:
