@@ -460,3 +460,26 @@ def test_logs_name_ids_and_tasks_and_never_arguments(
     (error,) = lines(ERROR, "failed")
     assert error == f"job {failed.id} (work) failed, attempt 1 of 1: ValueError: no"
     assert not lines(part="errors")
+
+
+@pytest.mark.parametrize("subscribed", [False, True])
+def test_each_success_is_a_line_at_debug_and_nothing_at_info(
+    work: Any, jobs: JobQueue, stepped: Stepped, lines: Any, caplog: Any, subscribed: bool
+) -> None:
+    if subscribed:
+        jobs.on("succeeded", lambda event: None)
+    handles = [work.enqueue(), work.enqueue()]
+    worker = stepped()
+    worker.step()
+    told = [record for record in caplog.records if "succeeded" in record.getMessage()]
+    assert [record.job for record in told] == [handle.id for handle in handles]
+    for record in told:
+        fields = (record.levelname, record.event, record.task, record.queue, record.attempt)
+        assert fields == ("DEBUG", "succeeded", "work", "default", 1)
+        said = f"job {record.job} (work) succeeded, attempt 1 of 3, in {record.duration:.3f} s"
+        assert record.getMessage() == said
+    caplog.clear()
+    caplog.set_level("INFO", "jobqueue")
+    work.enqueue()
+    worker.step()
+    assert not lines(part="succeeded")

@@ -101,7 +101,7 @@ class OutcomeWriter:
         states, self._states = self._states, {}
         inflight = self.inflight
         self._measure()
-        silent = not self._events.wanted("succeeded")
+        silent = not (self._events.wanted("succeeded") or log.isEnabledFor(logging.DEBUG))
         if self._lanes is not None and self._lanes.lanes_of:
             self._lanes.ended(batch)  # First: a stop waits for both.
         inflight.acknowledged(batch)
@@ -159,6 +159,12 @@ class OutcomeWriter:
         if isinstance(outcome, Unsuccessful):
             kind = outcome.outcome if error is None else OutcomeKind.ERRORED
             _log(outcome, state)
+        elif state is State.SUCCEEDED and log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "job %d (%s) succeeded, attempt %d of %d, in %.3f s",
+                *(claim.id, claim.task, claim.attempt, claim.max_attempts, outcome.duration),
+                extra=about(claim, "succeeded", duration=outcome.duration),
+            )
         for event in dict.fromkeys((str(kind), state.value)):
             self._events.publish(event, claim, error, outcome.duration)
 
