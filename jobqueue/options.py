@@ -1,6 +1,8 @@
 """Options of tasks and calls: each is checked where it is given; a call's override the task's."""
 
+import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -17,6 +19,7 @@ from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS
 from jobqueue.schedules.timing import Timing, check_timing
 
 Word = TypeVar("Word", bound=str)
+F = TypeVar("F", bound=Callable[..., Any])
 
 NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
 NAME_LENGTH_MAX = 128
@@ -293,6 +296,22 @@ class Options:
         check_due_times(merged.delay or merged.debounce or 0.0, merged.deadline, merged.expires)
         check_debounce(merged.debounce, merged.max_wait, merged.delay, merged.at)
         return merged
+
+
+def listing(taken: type, checked: type) -> Callable[[F], F]:
+    """Add the options of a TypedDict to a docstring, where `help()` would show its name alone.
+
+    `checked` is the dataclass that has their defaults.
+    """
+
+    def add(function: F) -> F:
+        defaults = {one.name: one.default for one in fields(checked)}
+        named = ", ".join(f"{name}={defaults[name]!r}" for name in taken.__annotations__)
+        said = textwrap.fill(f"Options, with their defaults: {named}.", 88, break_on_hyphens=False)
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{said}"
+        return function
+
+    return add
 
 
 def _check_backoff(value: object) -> Backoff | None:

@@ -115,6 +115,7 @@ class JobQueue(JobVerbs):
         self, /, *, name: str | None = None, **options: Unpack[TaskOptions]
     ) -> TaskDecorator: ...
 
+    @option_rules.listing(TaskOptions, Options)
     def task(
         self,
         function: Callable[..., Any] | None = None,
@@ -349,6 +350,7 @@ class JobQueue(JobVerbs):
             self.enqueue_hooks.append(enqueue)
         return given
 
+    @option_rules.listing(WorkerOptions, WorkerSettings)
     def worker(self, **settings: Unpack[WorkerOptions]) -> Worker:
         """Return a worker: a context manager, or `start()` and `stop()`. See `WorkerOptions`."""
         return self.worker_of(WorkerSettings.of(**settings))

@@ -299,6 +299,7 @@ class Task(Generic[P, R_co]):
             else:
                 yield made
 
+    @option_rules.listing(OptionChanges, Options)
     def options(self, **changes: Unpack[OptionChanges]) -> Self:
         """Return a copy with other options, see `OptionChanges`. Raises InvalidOption."""
         for option in option_rules.OF_TASK:

@@ -1,19 +1,24 @@
 """The options of a task or a call: what is refused, with which words, and how they are merged."""
 
+import pydoc
 import random
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from jobqueue import JobQueue, Task
 from jobqueue.errors import InvalidOption, Retry, Snooze
 from jobqueue.options import (
     ATTEMPTS_MAX,
     DEFAULT_BACKOFF,
     SECONDS_MAX,
     Backoff,
+    OptionChanges,
     Options,
+    TaskOptions,
     exponential,
     fixed,
     instant,
@@ -21,6 +26,7 @@ from jobqueue.options import (
 )
 from jobqueue.records import lasting
 from jobqueue.worker.observe.reporter import _short
+from jobqueue.worker.settings import WorkerOptions
 
 NAN, INF = float("nan"), float("inf")
 
@@ -38,6 +44,22 @@ def refuse(field: str, value: object, **more: Any) -> InvalidOption:
     assert "\n" not in str(error) and "\0" not in str(error)
     assert len(str(error)) < 400
     return error
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (JobQueue.task, TaskOptions),
+        (Task.options, OptionChanges),
+        (JobQueue.worker, WorkerOptions),
+    ],
+)
+def test_help_lists_the_options_with_their_defaults(function: Any, options: type) -> None:
+    shown = pydoc.plain(pydoc.render_doc(function))
+    listed = shown.partition("Options, with their defaults:")[2]
+    assert re.findall(r"(\w+)=", listed) == [*options.__annotations__]
+    assert re.search(r"queue='default', priority=0,|concurrency=4, async_concurrency=1000,", listed)
+    assert max(map(len, shown.splitlines()[3:])) <= 100
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
