@@ -8,7 +8,7 @@ from jobqueue import options as option_rules
 from jobqueue.errors import invalid
 from jobqueue.job import require_changed
 from jobqueue.job_changes import JobChanges
-from jobqueue.known_names import name_of, names_of, unknown
+from jobqueue.known_names import names_of, unknown
 from jobqueue.records import JobFilter
 from jobqueue.store.jobs import Jobs
 from jobqueue.store.names import names_in_use
@@ -113,7 +113,7 @@ class JobVerbs:
         if len(named) != 1:
             raise invalid("queue", "give a queue, or task=, or tag=: one of the three")
         ((kind, given_name),) = named.items()
-        name = name_of(kind, given_name)
+        name = option_rules.name(given_name, kind)
         if not option_rules.flag(force, "force"):
             self._require_known(kind, name)
         return PauseKind(kind), name

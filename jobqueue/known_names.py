@@ -27,15 +27,9 @@ def all_names(registry: Registry, store: Store) -> Names:
     return names_of(registry) | names_in_use(store)
 
 
-def name_of(kind: str, value: object) -> str:
-    """Check the text of a name of a queue, task or tag. Raises InvalidOption."""
-    longest = options.QUEUE_LENGTH_MAX if kind == "queue" else options.NAME_LENGTH_MAX
-    return options.name(value, kind, longest=longest)
-
-
 def known_name(kind: str, value: object, names: Callable[[], Names]) -> str:
     """Check the name of a queue, task or tag. Raises JobNotFound for an unknown: maybe a typo."""
-    name = name_of(kind, value)
+    name = options.name(value, kind)
     error = unknown(kind, [name], getattr(names(), f"{kind}s"))
     if error is not None:
         raise JobNotFound(str(error), field=kind, value=name)

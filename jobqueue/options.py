@@ -23,7 +23,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:][A-Za-z0-9_.:-]{0,127}")
 NAME_LENGTH_MAX = 128
-QUEUE_LENGTH_MAX = 63
+SHORTER = {"queue": 63, "tag": 63, "redact": 63}
+"""The lengths of names that are shorter, by what they name."""
 MEMORY_LEAST = 10_000_000  # bytes; no Python runs in less
 TAGS_MAX = 32
 BASE_MAX = 1000
@@ -116,8 +117,9 @@ def size(value: object) -> int:
     return int(count)
 
 
-def name(value: object, what: str, *, longest: int = NAME_LENGTH_MAX) -> str:
-    """Check the name of a task, queue or tag and return it as plain `str`."""
+def name(value: object, what: str) -> str:
+    """Check the name of a task, queue, tag or schedule and return it as plain `str`."""
+    longest = SHORTER.get(what, NAME_LENGTH_MAX)
     if not isinstance(value, str) or len(value) > longest or not NAME.fullmatch(value):
         form = f"use letters, digits and _ . : -, at most {longest} characters, not . or .."
         raise wrong(what, value, f"is not a name; {form}")
@@ -330,14 +332,14 @@ def _check_weight(value: object) -> float:
 def _check_names(value: object, what: str, each: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise invalid(what, "give a list of names", value)
-    names = tuple(dict.fromkeys(name(one, each, longest=63) for one in value))
+    names = tuple(dict.fromkeys(name(one, each) for one in value))
     if len(names) > TAGS_MAX:
         raise invalid(what, f"{len(names)} of them; at most {TAGS_MAX}")
     return names
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
-    "queue": lambda value: name(value, "queue", longest=QUEUE_LENGTH_MAX),
+    "queue": lambda value: name(value, "queue"),
     "priority": lambda value: whole(value, "priority", -PRIORITY_MAX, PRIORITY_MAX),
     "delay": lambda value: None if value is None else seconds(value, "delay"),
     "at": lambda value: None if value is None else instant(value),

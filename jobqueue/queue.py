@@ -159,7 +159,7 @@ class JobQueue(JobVerbs):
         caller's transaction with its first job of this queue, and then holds for every process.
         Retries may exceed it. Raises InvalidOption; ConfigurationError if it is declared otherwise.
         """
-        checked = option_rules.name(name, "queue", longest=option_rules.QUEUE_LENGTH_MAX)
+        checked = option_rules.name(name, "queue")
         switches = QueueSwitches.of(limit, rate, burst, fair)
         bound = queue_bound(max_pending, when_full, timeout)
         given = {"max_pending": None} if bound is None else bound._asdict()

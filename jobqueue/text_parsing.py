@@ -83,10 +83,8 @@ def a_filter(
     return JobFilter(
         state=state(state_name),
         task=None if task is None else options.name(task, "task"),
-        queue=None
-        if queue is None
-        else options.name(queue, "queue", longest=options.QUEUE_LENGTH_MAX),
-        tag=None if tag is None else options.name(tag, "tag", longest=63),
+        queue=None if queue is None else options.name(queue, "queue"),
+        tag=None if tag is None else options.name(tag, "tag"),
         since=since(since_text),
         error=error,
     )

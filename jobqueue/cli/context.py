@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from jobqueue import paths
+from jobqueue import options, paths
 from jobqueue.cli import app_loader as apps
 from jobqueue.cli.streams import STDOUT, echo
 from jobqueue.config import DEFAULT_URL, Database, database, find_app
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
-from jobqueue.known_names import name_of, names_of, unknown
+from jobqueue.known_names import names_of, unknown
 from jobqueue.printable_text import escape_controls, escape_json
 from jobqueue.queue import JobQueue
 from jobqueue.redaction import ShownJobs
@@ -153,7 +153,7 @@ class CliContext:
     def check_names(self, kind: str, names: Collection[str], *, force: bool = False) -> None:
         """Raise InvalidOption for a text that is not a name, or (not `force`) not known."""
         for name in names:
-            name_of(kind, name)
+            options.name(name, kind)
         if not force:
             self.require_known(
                 lambda known: unknown(kind, names, getattr(known, f"{kind}s"), FORCE)

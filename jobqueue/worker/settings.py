@@ -94,7 +94,7 @@ def _queues(given: object, _what: str) -> dict[str, int | None]:
         raise invalid("queues", f'{given!r}; write "mail:2,default" or a list of names')
     read: dict[str, int | None] = {}
     for given_name, limit in pairs:
-        name = options.name(given_name, "queue", longest=options.QUEUE_LENGTH_MAX)
+        name = options.name(given_name, "queue")
         if name in read:
             raise invalid("queues", f"{name!r} is named twice", given)
         read[name] = (

@@ -223,7 +223,7 @@ def test_a_new_database_knows_no_queue_but_the_default_one(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("given", [{}, {"queue": "a", "task": "b"}, {"task": "a", "tag": "b"},
-                                   {"task": "a b"}, {"tag": ""}, {"task": 7}, {"queue": "q" * 64}])  # fmt: skip
+                                   {"task": "a b"}, {"tag": ""}, {"task": 7}, {"queue": "q" * 64}, {"tag": "t" * 64}])  # fmt: skip
 def test_a_pause_is_of_one_name(jobs: JobQueue, given: Any) -> None:
     for verb in (jobs.pause, jobs.resume):
         with pytest.raises(InvalidOption):

@@ -23,7 +23,7 @@ def queues_page(queue: JobQueue, _query: Query) -> tuple[str, dict[str, Any]]:
 
 def queue_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show one queue and its switches. Raises InvalidOption or JobNotFound."""
-    name = options.name(query["name"], "queue", longest=options.QUEUE_LENGTH_MAX)
+    name = options.name(query["name"], "queue")
     monitor = Monitor(queue.store)
     rows = queue_rows(monitor)
     row = next((row for row in rows if row["queue"] == name), None)
