@@ -104,6 +104,7 @@ class Executor:
     def not_run(self, claim: Claim, error: BaseException) -> None:
         """Record why a claim did not come to an outcome of its handler."""
         if isinstance(error, Unbegun):
+            error.__traceback__ = None  # Frames in it refer to the error: a cycle.
             if error.outcome is not None:
                 self._inflight.outbox.put(error.outcome)
             return

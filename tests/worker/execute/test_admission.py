@@ -1,5 +1,7 @@
-"""What is asked when a child process is ready for a job: the lease, the claim, wishes, the stop, the deadline; then the key is freed."""
+"""What is asked when a child process is ready for a job: the lease, the claim, wishes, the stop, the deadline; then the key is freed.
+And what a claim leaves behind that does not begin."""
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 from jobqueue import JobQueue, State
 from jobqueue.store.claims import Claims
 from jobqueue.worker.handler.outcomes import UNBEGUN
+from jobqueue.worker.inflight import Unbegun
 from jobqueue.worker.isolate.remote_attempt import RemoteAttempt
 from tests.worker.conftest import Stepped
 
@@ -214,3 +217,26 @@ def test_progress_of_the_job_before_is_not_taken_for_that_of_the_next(
     assert it.context.reported is None
     it.context.handle_message({"progress": [id_, fence, 0.5, "its own"]})
     assert it.context.reported == (0.5, "its own")
+
+
+@pytest.mark.parametrize("unique_until", ["finished", "started"])
+def test_a_claim_that_may_not_begin_leaves_nothing_to_the_garbage_collector(
+    jobs: JobQueue, stepped: Stepped, unique_until: Any
+) -> None:
+    @jobs.task
+    def work() -> None: ...
+
+    work.options(unique_key="a", unique_until=unique_until).enqueue()
+    worker = stepped()
+    (claim,) = worker.claim()
+    if unique_until == "started":  # Refused by the database, else by the worker itself.
+        worker.change(claim.id, fence=claim.fence + 5)
+    else:
+        worker.inflight.request_cancel(claim.id, claim.fence)
+    gc.collect()
+    gc.disable()
+    try:
+        worker.execute()
+        assert not [each for each in gc.get_objects() if type(each) is Unbegun]
+    finally:
+        gc.enable()
