@@ -58,7 +58,9 @@ class Job(Generic[R_co]):
         return f"Job({self.id})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and other.id == self.id
+        if not isinstance(other, Job) or other.id != self.id:
+            return False
+        return other._jobs.store.url == self._jobs.store.url
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -194,7 +196,7 @@ def as_completed(jobs: Iterable[Job[R]], timeout: Duration | None = None) -> Ite
     Raises ResultTimeout `timeout` seconds after the first `next()`, JobNotFound for a job that was
     deleted, InvalidArguments for an item that is not a Job.
     """
-    waiting: dict[int, list[Job[R]]] = {}
+    waiting: dict[Job[R], list[Job[R]]] = {}
     for job in jobs:
         if not isinstance(job, Job):
             raise InvalidArguments(
@@ -202,11 +204,11 @@ def as_completed(jobs: Iterable[Job[R]], timeout: Duration | None = None) -> Ite
                 field="jobs",
                 value=job,
             )
-        waiting.setdefault(job.id, []).append(job)
+        waiting.setdefault(job, []).append(job)
     watch = _Watch(timeout)
     while waiting:
-        for job in watch.ended([same[0] for same in waiting.values()]):
-            yield from waiting.pop(job.id)
+        for job in watch.ended(list(waiting)):
+            yield from waiting.pop(job)
 
 
 class Window(Generic[R]):

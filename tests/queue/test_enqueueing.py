@@ -158,6 +158,22 @@ def test_a_handle_that_is_given_twice_comes_twice(jobs: JobQueue, add: Any) -> N
     assert list(jobs.as_completed([])) == []
 
 
+def test_jobs_of_two_databases_with_one_id_are_two_jobs(
+    jobs: JobQueue, add: Any, tmp_path: Any
+) -> None:
+    ended = add.enqueue(1)
+    jobs.cancel(ended.id)
+    with JobQueue(f"sqlite:///{tmp_path}/other.db") as others:
+        others.task(name="add")(add.function)
+        waits = others.enqueue_many([others.registry["add"].call(1)] * ended.id)[-1]
+        assert waits.id == ended.id
+        assert waits != ended and waits == others.get(waits.id)
+        completed = jobs.as_completed([ended, waits], timeout=0)
+        assert next(completed) is ended
+        with pytest.raises(ResultTimeout):
+            next(completed)
+
+
 def test_waiting_ends_when_the_time_is_up_and_the_job_goes_on(jobs: JobQueue, add: Any) -> None:
     handles = [add.options(delay=60).enqueue(n) for n in range(8)]
     for wait in (
