@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobqueue.worker.handler.context import running_attempt
+from jobqueue.worker.handler.describe import type_name
 from jobqueue.worker.log_context import job_of, worker_name
 
 CONTEXT = ("job", "task", "queue", "attempt", "worker")
@@ -50,7 +51,7 @@ class JsonFormatter(logging.Formatter):
             **context_of(record),
         }
         if record.exc_info and record.exc_info[0] is not None:
-            line["error_type"] = record.exc_info[0].__qualname__
+            line["error_type"] = type_name(record.exc_info[0])
         for name, value in extras_of(record).items():
             line[f"extra_{name}" if name in _OWN else name] = plain(value)
         if trace := traceback_of(self, record):

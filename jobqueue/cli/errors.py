@@ -28,6 +28,7 @@ from jobqueue.json_forms import error_json
 from jobqueue.logs import JsonFormatter
 from jobqueue.printable_text import escape_controls, escape_lines
 from jobqueue.store.urls import redact, secrets_of
+from jobqueue.worker.handler.describe import type_name
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -95,7 +96,7 @@ def in_one_line(error: BaseException, cli: CliContext) -> str:
 def _as_record(message: str, error: BaseException, trace: str | None) -> str:
     """An error as a line of a log in JSON."""
     record = logging.LogRecord("jobqueue.cli", logging.ERROR, "", 0, message, None, None)
-    record.error_type, record.exc_text = type(error).__qualname__, trace
+    record.error_type, record.exc_text = type_name(type(error)), trace
     return JsonFormatter().format(record)
 
 

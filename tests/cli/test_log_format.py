@@ -1,14 +1,19 @@
 """What a worker writes to stderr: every line in one format, with the job that it is of."""
 
 import json
+import logging
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobqueue.errors import JobNotFound
+from jobqueue.logs import JsonFormatter
+from jobqueue.worker.isolate.log_forwarding import ForwardingHandler
 from tests.cli.conftest import Cli, Process, Spawn
 
 pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite")]
@@ -164,8 +169,19 @@ def test_what_keeps_a_worker_from_starting_is_json_too(
     result = it("worker", "--log-format", "json", *given)
     assert result.exit_code == code
     *_, last = map(json.loads, result.stderr.splitlines())
-    assert (last["level"], last["error_type"]) == ("error", error_type)
+    assert (last["level"], last["error_type"]) == ("error", f"jobqueue.errors.{error_type}")
     assert ("traceback" in last) == ("--debug" in given)
+
+
+def test_the_type_of_an_error_has_its_module_in_the_log_of_a_child_too() -> None:
+    try:
+        raise JobNotFound("no")
+    except JobNotFound:
+        record = logging.makeLogRecord({"exc_info": sys.exc_info()})
+    sent: list[Any] = []
+    ForwardingHandler(lambda log: sent.append(log), lambda send: send())._forward(record)
+    types = [line["error_type"] for line in (json.loads(JsonFormatter().format(record)), *sent)]
+    assert types == ["jobqueue.errors.JobNotFound"] * 2
 
 
 def test_a_level_that_does_not_exist_is_bad_usage(it: Cli) -> None:

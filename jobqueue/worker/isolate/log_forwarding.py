@@ -6,6 +6,7 @@ from typing import Any
 
 from jobqueue.loggers import OwnHandler, get_logger, root_handlers
 from jobqueue.logs import extras_of, message_of, plain, traceback_of
+from jobqueue.worker.handler.describe import type_name
 
 _SENT = (
     *("name", "levelno", "levelname", "created", "msecs", "stack_info"),
@@ -33,7 +34,7 @@ class ForwardingHandler(OwnHandler):
         said = vars(record)
         fields = {name: plain(value) for name, value in extras_of(record).items()}
         if record.exc_info and record.exc_info[0] is not None:
-            fields.setdefault("error_type", record.exc_info[0].__qualname__)
+            fields.setdefault("error_type", type_name(record.exc_info[0]))
         fields |= {name: said[name] for name in _SENT}
         self._send(
             log=fields | {"msg": message_of(record), "exc_text": traceback_of(_FORMATTER, record)}
