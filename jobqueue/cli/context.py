@@ -140,10 +140,10 @@ class CliContext:
         try:
             known |= names_in_use(self.store)
         except SchemaOutdated:
-            if check(known | self._names_of_app()) is not None:
+            if check(known | names_of(self.app_tasks)) is not None:
                 raise
             return None
-        return check(known) and check(known | self._names_of_app())
+        return check(known) and check(known | names_of(self.app_tasks))
 
     def require_known(self, check: Callable[[Names], InvalidOption | None]) -> None:
         """Raise the error of `unknown`, if there is one."""
@@ -159,12 +159,14 @@ class CliContext:
                 lambda known: unknown(kind, names, getattr(known, f"{kind}s"), FORCE)
             )
 
-    def _names_of_app(self) -> Names:
+    @property
+    def app_tasks(self) -> Registry:
+        """The tasks of the app; none without an app, or (with a note) if its import fails."""
         try:
-            return Names() if self.app is None else names_of(self.app.registry)
+            return Registry() if self.app is None else self.app.registry
         except ConfigurationError as error:
-            self.note(f"the names of the app are not known: {error}")
-            return Names()
+            self.note(f"the tasks of the app are not known: {error}")
+            return Registry()
 
     @property
     def target(self) -> str:

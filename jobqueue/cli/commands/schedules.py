@@ -16,6 +16,7 @@ from jobqueue.cli.tables import Column, table
 from jobqueue.display import ago
 from jobqueue.errors import invalid
 from jobqueue.json_forms import job_json
+from jobqueue.printable_text import listed
 from jobqueue.schedules.api import Schedules
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS, ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing, cron, every
@@ -76,7 +77,10 @@ def list_(cli: CliContext) -> None:
         cli.print_json([cli.jobs.redaction.schedule(each.to_json()) for each in found])
     elif found:
         table(found, SCHEDULES)
-    else:
+    declared = (name for name, task in cli.app_tasks.items() if task.settings.schedule is not None)
+    if missing := sorted({*declared} - {each.name for each in found}):
+        cli.note(f"declared by the app, stored when a worker starts: {listed(missing)}")
+    elif not found:
         cli.note("no schedules yet; workers write those that their code declares")
 
 

@@ -34,7 +34,6 @@ def names(cli: Cli) -> list[str]:
 
 
 def test_a_schedule_is_added_changed_run_and_removed(scheduled: Cli) -> None:
-    assert "no schedules yet" in scheduled("schedules").stderr
     scheduled.drain()  # A worker writes what the code declares.
     text = scheduled.ok("schedules", "add", "sync-7", "sync", "7", "--every", "5m", "--tag", "x")
     assert text.startswith("sync-7: every 5m, next in ")
@@ -89,6 +88,25 @@ def test_a_screen_of_80_columns_shows_which_schedules_are_paused(
     assert line.startswith(long[:9]) and f"…{long[-9:]}" in line
     assert "cron */10 8-18" in line and "paused" in line
     assert max(len(head), len(line)) <= 80
+
+
+def test_the_list_names_what_the_app_declares_and_no_worker_has_stored(
+    scheduled: Cli, make_app
+) -> None:
+    unstored = "declared by the app, stored when a worker starts: nightly\n"
+    assert scheduled("schedules").stderr == unstored
+    scheduled.ok("schedules", "add", "sync-7", "sync", "7", "--every", "5m")
+    listed = scheduled("schedules", "list")
+    assert "sync-7" in listed.stdout and listed.stderr == unstored
+    assert names(scheduled) == ["sync-7"]
+    scheduled.drain()
+    assert scheduled("schedules").stderr == ""
+    scheduled.app = make_app("1 / 0")  # The list needs no app: it shows what the database has.
+    listed = scheduled("schedules")
+    assert "nightly" in listed.stdout and "the tasks of the app are not known" in listed.stderr
+    scheduled.app = None
+    scheduled.ok("schedules", "remove", "sync-7", "nightly")
+    assert "no schedules yet" in scheduled("schedules").stderr
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
