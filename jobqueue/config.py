@@ -10,6 +10,9 @@ from jobqueue.errors import ConfigurationError, type_of
 DEFAULT_URL = "sqlite:///jobqueue.db"
 POOL_SIZE = "JOBQUEUE_POOL_SIZE"
 POOL_MAX = 1000
+APP_OF_WORKER = " --app MODULE:NAME"
+WORKER = f"jobqueue worker{APP_OF_WORKER}"
+"""The command that advice begins with; the command line puts in the app that it knows."""
 
 
 class Database(NamedTuple):

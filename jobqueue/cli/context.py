@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
+from shlex import quote
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ import click
 from jobqueue import options, paths
 from jobqueue.cli import app_loader as apps
 from jobqueue.cli.streams import STDOUT, echo
-from jobqueue.config import DEFAULT_URL, Database, database, find_app
+from jobqueue.config import APP_OF_WORKER, DEFAULT_URL, Database, database, find_app
 from jobqueue.errors import ConfigurationError, InvalidOption, SchemaOutdated
 from jobqueue.known_names import names_of, unknown
 from jobqueue.printable_text import escape_controls, escape_json
@@ -120,6 +121,15 @@ class CliContext:
         """The jobs in the database, as operators see them."""
         registry = self.queue.registry if "queue" in self.__dict__ else None
         return ShownJobs(self.store, registry)
+
+    def as_typed(self, advice: str) -> str:
+        """Return advice whose worker finds the app and the database as this command does."""
+        known = "" if find_app(None)[0] else APP_OF_WORKER
+        if self.given_app:
+            known = f" --app {quote(self.given_app)}"
+        if self.given_url:
+            known += f" --url {quote(masked(parse(self.given_url)))}"
+        return advice.replace(APP_OF_WORKER, known, 1)
 
     @property
     def monitor(self) -> Monitor:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, inspect, select
 from sqlalchemy.schema import CreateIndex
 
+from jobqueue.config import WORKER
 from jobqueue.doctor_findings import Finding, finding
 from jobqueue.printable_text import listed, span
 from jobqueue.records import counted, names_in
@@ -183,7 +184,7 @@ def unserved_queues(facts: Facts) -> Iterator[Finding]:
         ("only workers that are draining serve {}, where jobs wait", leaving),
     ):
         if names:
-            remedy = f"jobqueue worker --queues {quote(','.join(names[:SHOWN]))}"
+            remedy = f"{WORKER} --queues {quote(','.join(names[:SHOWN]))}"
             said = sentence.format(_named("queue", names))
             yield finding("unserved_queues", said, remedy, names)
 
@@ -203,7 +204,7 @@ def unknown_tasks(facts: Facts) -> Iterator[Finding]:
         yield finding(
             "unknown_tasks",
             f"jobs wait for {_named('task', names)}, which no live worker knows",
-            "start a worker whose app has it: jobqueue worker --app MODULE:NAME; or delete them: "
+            "start a worker whose app has it, with --app; or delete them: "
             f"jobqueue delete --task {quote(names[0])} --dry-run",
             names,
         )
@@ -268,7 +269,7 @@ def lost_workers(facts: Facts) -> Iterator[Finding]:
             "lost_workers",
             f"worker {row.name} on {row.host} has been silent for "
             f"{span(facts.since(row.heartbeat_at))}, with {counted(held.get(row.id, 0), 'job')}",
-            "start a worker, which takes its jobs over: jobqueue worker",
+            f"start a worker, which takes its jobs over: {WORKER}",
             [row.name],
         )
     there = {row.id for row in facts.workers}
@@ -278,7 +279,7 @@ def lost_workers(facts: Facts) -> Iterator[Finding]:
             "lost_workers",
             f"{counted(len(orphans), 'job')} of workers that are gone, such as job {orphans[0].id} "
             f"of {orphans[0].worker}, and no worker is alive to take them over",
-            "jobqueue worker",
+            WORKER,
             [row.id for row in orphans],
         )
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from shlex import quote
 from typing import Any
 
+from jobqueue.config import WORKER
 from jobqueue.literal_types import WhyCode
 from jobqueue.printable_text import listed, span
 from jobqueue.records import counted
@@ -194,7 +195,7 @@ def _no_worker(facts: Facts) -> Explanation | None:
 
 def _no_live_worker(facts: Facts, sentence: str) -> Explanation:
     queue = facts.job.queue
-    advice = f"start one: jobqueue worker --queues {quote(queue)}"
+    advice = f"start one: {WORKER} --queues {quote(queue)}"
     return _because(facts, "no_worker", sentence, advice, queue)
 
 

@@ -1,5 +1,7 @@
 """Which database a command is about: reading makes none, and the default is named where it is used."""
 
+import re
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,6 +13,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from jobqueue import JobQueue
+from jobqueue.cli.context import CliContext
+from jobqueue.config import WORKER
 from jobqueue.errors import SchemaOutdated
 from jobqueue.web import Server, create_app
 from tests.cli.conftest import Cli, Spawn
@@ -249,3 +253,34 @@ def test_a_front_whose_worker_makes_the_queue_does_not_ask_for_one(
     process.popen.terminate()
     code, _, log = process.end()
     assert (code, "WARNING" in log) == (0, False), log
+
+
+@pytest.mark.parametrize("known_by", ["options", "pyproject.toml"])
+def test_advice_to_start_a_worker_can_be_typed_as_it_stands(
+    offline: Cli, make_app: Callable[..., str], tmp_path: Path, known_by: str
+) -> None:
+    app, named = make_app(), ["--app", "", "--url", "sqlite:///shop.db"]
+    if known_by == "options":
+        named[1] = app
+    else:
+        (tmp_path / "pyproject.toml").write_text(
+            f'[tool.jobqueue]\nurl = "sqlite:///shop.db"\napp = "{app}"\n'
+        )
+        named.clear()
+    for id_, command in enumerate(("workers", "doctor", "why 3"), start=1):
+        assert offline.id("add", 2, 3, "--queue", "mail", *named) == id_
+        result = offline(*command.split(), *named)
+        advised = re.search("jobqueue (worker.*)", result.stdout + result.stderr)
+        assert advised is not None and ("--app" in advised[1]) == bool(named)
+        offline.ok(*shlex.split(advised[1]), "--drain")
+        assert offline.ok("wait", id_, *named) == f"{id_}  succeeded  5\n"
+
+
+def test_advice_to_start_a_worker_says_what_it_needs_where_no_app_is_known(offline: Cli) -> None:
+    id_ = offline.id("t")
+    assert "jobqueue worker --app MODULE:NAME --queues default" in offline.ok("why", id_)
+    assert "jobqueue worker --app MODULE:NAME\n" in offline("workers").stderr
+    secret = "postgresql://u:secret@h/x"
+    assert CliContext(given_url=secret, given_app="a:b").as_typed(WORKER) == (
+        "jobqueue worker --app a:b --url 'postgresql://u:***@h/x'"
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
+from jobqueue.config import WORKER
 from jobqueue.doctor_findings import Finding
 from jobqueue.schedules.definition import CODE, Definition
 from jobqueue.states import State
@@ -96,7 +97,7 @@ def test_a_queue_that_no_worker_serves_is_found(kit: StoreKit) -> None:
     assert (found.check, found.names) == ("unserved_queues", ("mail",))
     assert (found.sentence, found.remedy) == (
         "no live worker serves queue mail, where jobs wait",
-        "jobqueue worker --queues mail",
+        "jobqueue worker --app MODULE:NAME --queues mail",
     )
     second = worker(kit, "w2")
     assert findings(kit) == []
@@ -295,7 +296,7 @@ def test_a_name_in_a_remedy_is_one_word_of_a_shell(kit: StoreKit) -> None:
         return [shlex.split(each.remedy) for each in findings(kit)]
 
     id_ = kit.add(queue=evil, task=evil)
-    assert remedies() == [["jobqueue", "worker", "--queues", evil]]
+    assert remedies() == [[*WORKER.split(), "--queues", evil]]
     worker(kit)
     [words] = remedies()
     assert words[-3:] == ["--task", evil, "--dry-run"]

@@ -252,7 +252,10 @@ def test_what_has_expired_says_so_before_a_worker_cancels_it(
     assert found.advice == "nothing: a worker cancels it in a second"
     why.execute(workers.delete())
     found = why.of(id_)
-    assert (found.code, found.advice) == ("expired", "start one: jobqueue worker --queues default")
+    assert (found.code, found.advice) == (
+        "expired",
+        "start one: jobqueue worker --app MODULE:NAME --queues default",
+    )
     assert found.sentence.endswith("before it began, and no worker is alive to cancel it")
     why.kit.change(id_, attempt=1)  # It has begun: it does not expire.
     assert why.of(id_).code != "expired"
@@ -303,7 +306,7 @@ def test_a_name_in_an_advice_is_one_word_of_a_shell(why: WhyKit) -> None:
     evil = "$(touch /tmp/x)"
     id_ = why.kit.add(queue=evil)
     why.execute(update(workers).values(queues='["default"]'))
-    assert why.of(id_).advice == f"start one: jobqueue worker --queues '{evil}'"
+    assert why.of(id_).advice == f"start one: jobqueue worker --app MODULE:NAME --queues '{evil}'"
     why.execute(insert(queues).values(name=evil, paused_at=after(0.0)))
     assert why.of(id_).advice == f"resume it: jobqueue queues resume '{evil}'"
     why.execute(update(queues).values(paused_at=None, max_running=0))

@@ -13,7 +13,7 @@ def test_the_doctor_answers_and_knows_whether_the_server_is_open_to_others(
     answer = client.get("/api/doctor").json()
     assert answer["checks"] == 17
     assert [found["check"] for found in answer["findings"]] == ["unserved_queues"]
-    assert answer["findings"][0]["remedy"] == "jobqueue worker --queues mail"
+    assert answer["findings"][0]["remedy"] == "jobqueue worker --app MODULE:NAME --queues mail"
     for more, count in (({}, 1), ({"token": "t"}, 0), ({"authorize": lambda _: "read"}, 0)):
         guard = create_app(jobs, hosts=["localhost", "jobs.example"], **more)._guard
         found = [each for each in examine(jobs.store, guard.open_names).findings]

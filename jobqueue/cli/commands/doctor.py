@@ -1,5 +1,7 @@
 """`doctor`: what is wrong or will be, and what to do."""
 
+from dataclasses import replace
+
 import click
 from rich.text import Text
 
@@ -19,7 +21,9 @@ def doctor(cli: CliContext) -> None:
     Checks the database, the schema, clocks, workers, queues, jobs and schedules, and prints for
     each finding what to do. Exits with 1 if there is one. Changes nothing.
     """
-    diagnosis = examine(cli.store)
+    found = examine(cli.store)
+    findings = [replace(each, remedy=cli.as_typed(each.remedy)) for each in found.findings]
+    diagnosis = found._replace(findings=findings)
     if cli.json:
         cli.print_json(diagnosis.to_json())
     else:

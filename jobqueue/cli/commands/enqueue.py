@@ -16,6 +16,7 @@ from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.errors import CliError
 from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo
+from jobqueue.config import WORKER
 from jobqueue.display import ago
 from jobqueue.errors import InvalidArguments, InvalidOption, JobNotFound, SchemaOutdated, invalid
 from jobqueue.job import Job
@@ -310,7 +311,7 @@ def _wait(cli: CliContext, id_: int, task: str, *, created: bool, limit: float |
         echo(id_)
         note_unknown(cli, [task])
     if not cli.monitor.workers():
-        cli.note("no worker is running yet; start one with: jobqueue worker")
+        cli.note(cli.as_typed(f"no worker is running yet; start one with: {WORKER}"))
     try:
         (job,) = await_all(cli, (id_,), limit)
     except CliError as problem:
@@ -364,7 +365,8 @@ def exec_(context: click.Context, cli: CliContext, /, **given: Any) -> None:
         raise click.UsageError("Missing ARGV: write the command after --", context)
     enqueue_one(cli, given, lambda: _exec_call(given))
     if not (cli.json or given["waits"] or cli.monitor.known_by()[EXEC]):
-        cli.note("no worker runs commands yet; start one with: jobqueue worker --allow-exec")
+        start = cli.as_typed(f"{WORKER} --allow-exec")
+        cli.note(f"no worker runs commands yet; start one with: {start}")
 
 
 def _exec_call(given: dict[str, Any]) -> Call[Any]:

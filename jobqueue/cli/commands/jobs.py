@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import click
@@ -175,6 +176,7 @@ def why(cli: CliContext, id: str) -> None:  # noqa: A002 - the name in the contr
     """
     id_ = text_parsing.job_id(id)
     found = _there(cli, id_, explain(cli.jobs, id_))
+    found = replace(found, advice=cli.as_typed(found.advice))
     said = (f"job {id_}: {found.sentence}", f"to do: {found.advice}")
     cli.answer(found.to_json(), *map(escape_controls, said))
 

@@ -16,6 +16,7 @@ from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import flag, option, whole_option
 from jobqueue.cli.streams import echo, reader_gone
 from jobqueue.cli.tables import COLOURS, Column, console, put, table
+from jobqueue.config import WORKER
 from jobqueue.display import ago, counted_waiting, duration
 from jobqueue.printable_text import escape_controls
 from jobqueue.queue_switches import rate_of
@@ -229,7 +230,8 @@ def show(cli: CliContext, rows: list[Row], columns: Sequence[Column[Row]], nothi
 def workers(cli: CliContext) -> None:
     """List the workers."""
     rows = cli.monitor.workers_json()
-    show(cli, rows, WORKERS, "no worker is running; start one with: jobqueue worker")
+    nothing = cli.as_typed(f"no worker is running; start one with: {WORKER}")
+    show(cli, rows, WORKERS, nothing)
 
 
 @click.command(cls=Command)

@@ -10,7 +10,7 @@ def test_the_doctor_prints_what_to_do_and_exits_with_1_if_there_is_a_finding(bar
     result = bare("doctor")
     assert result.exit_code == 1
     assert result.stdout == (
-        "no worker is alive, and jobs wait in queue mail\n  jobqueue worker --queues mail\n"
+        "no worker is alive, and jobs wait in queue mail\n  jobqueue worker --app MODULE:NAME --queues mail\n"
     )
     assert result.stderr.endswith(": 1 finding: 16 checks\n")
     result = bare("--json", "doctor")

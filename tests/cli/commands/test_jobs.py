@@ -84,7 +84,7 @@ def test_why_is_one_sentence_and_what_to_do(bare: Cli) -> None:
         "id": due,
         "code": "no_worker",
         "sentence": "no live worker serves queue mail",
-        "advice": "start one: jobqueue worker --queues mail",
+        "advice": "start one: jobqueue worker --app MODULE:NAME --queues mail",
         "jobs": [],
         "names": ["mail"],
     }

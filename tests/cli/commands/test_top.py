@@ -284,7 +284,7 @@ def test_keys_lead_through_the_screen_and_verbs_ask_first(reader: Reader) -> Non
     async def script(screen: Screen) -> None:
         await screen.until("! no worker is alive")
         await screen.press("enter")
-        await screen.until("to do: jobqueue worker --queues mail")
+        await screen.until("to do: jobqueue worker --app MODULE:NAME --queues mail")
         await screen.press("g", "q")
         await screen.until("⏎ open  p pause")
         await screen.press("j", "p")

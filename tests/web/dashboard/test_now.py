@@ -82,7 +82,7 @@ def test_what_the_doctor_finds_stands_on_top_with_its_remedy_and_where_to_look(
     overview._found.clear()
     page = pages.get("/?span=1h")
     assert "no worker is alive, and jobs wait in queue mail" in page
-    assert "<small>jobqueue worker --queues mail</small>" in page
+    assert "<small>jobqueue worker --app MODULE:NAME --queues mail</small>" in page
     assert 'href="./jobs?state=available&amp;queue=mail"' in page
 
 

@@ -39,7 +39,7 @@ def top(cli: CliContext, interval: str, read_only: bool, once: bool) -> None:
         _require_terminal()
         from jobqueue.cli.commands.top.screen import Top  # An extra, which says so.
 
-    reader = Reader(cli.jobs)
+    reader = Reader(cli.jobs, cli.as_typed)
     picture = reader.read(TABS["n"])  # What is wrong with the database is said as by any command.
     if once:
         room = Room(*shutil.get_terminal_size(IN_A_PIPE), has_keys=False)

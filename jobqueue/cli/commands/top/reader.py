@@ -1,6 +1,7 @@
 """Reads what a view of `top` shows: the same figures as the pages of the dashboard."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from jobqueue import overview, text_parsing
@@ -31,8 +32,9 @@ ATTEMPTS = 20
 class Reader:
     """Reads one database, as operators see it. Each view costs a bounded number of rows."""
 
-    def __init__(self, jobs: ShownJobs) -> None:
+    def __init__(self, jobs: ShownJobs, as_typed: Callable[[str], str] = str) -> None:
         self._jobs = jobs
+        self._as_typed = as_typed
         self._store = jobs.store
         self._monitor = Monitor(jobs.store)
         self._views: Mapping[Kind, Callable[[str], Picture]] = {
@@ -65,7 +67,8 @@ class Reader:
     def _needs(self) -> list[Finding]:
         """Return what needs somebody, the most important first."""
         causes = [overview.as_finding(group) for group in overview.causes(self._store)]
-        return causes + overview.recent_findings(self._store)
+        found = causes + overview.recent_findings(self._store)
+        return [replace(each, remedy=self._as_typed(each.remedy)) for each in found]
 
     def _list(self, search: str) -> Picture:
         names = all_names(Registry(), self._store)
@@ -96,6 +99,7 @@ class Reader:
         found, why = self._jobs.get(id_), explain(self._jobs, id_)
         if found is None or why is None:
             raise JobNotFound(f"there is no job {id_} (any more)", field="id", value=id_)
+        why = replace(why, advice=self._as_typed(why.advice))
         attempts = self._jobs.attempts(found, ATTEMPTS)
         earlier = max(0, self._jobs.count_attempts(id_) - ATTEMPTS)
         return partial(job.page, found, why, attempts, earlier)
