@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Self
@@ -25,6 +26,8 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 LAST_SECOND = 0.8
 """Seconds from a second signal to the exit of the process, whatever still runs."""
+SAME_REQUEST = 0.1
+"""Seconds in which the same signal again is the same request to stop."""
 EXIT_TIMEOUT = 10.0
 """Seconds from the end of a stopped worker to the exit of its process."""
 
@@ -94,6 +97,21 @@ class SignalPipe(SignalHandlers):
         self.writer.close()
 
 
+class StopRequests:
+    """Tells requests to stop apart: `timeout` signals its child, and then the child's group."""
+
+    def __init__(self) -> None:
+        self._number, self._at = 0, 0.0
+
+    def is_new(self, number: int) -> bool:
+        """Return False for the same signal again within `SAME_REQUEST`."""
+        now = time.monotonic()
+        if number == self._number and now - self._at < SAME_REQUEST:
+            return False
+        self._number, self._at = number, now
+        return True
+
+
 class StopSignals:
     """Calls `on_first` at the first SIGTERM or SIGINT, and `on_second` at the second.
 
@@ -113,7 +131,7 @@ class StopSignals:
         self._on_second = on_second
         self._signals: SignalHandlers
         self._signals = SignalHandlers(self._count, *numbers) if may_raise else SignalPipe(*numbers)
-        self._received = 0
+        self._requests, self._received = StopRequests(), 0
         self._lock = threading.RLock()  # A handler may interrupt another one.
         self.level = 0
         """How often a stop was requested: 0, 1 or 2."""
@@ -160,7 +178,7 @@ class StopSignals:
                     self._count(byte[0])
 
     def _count(self, number: int) -> None:
-        self._received += 1
+        self._received += self._requests.is_new(number)
         self.request(min(self._received, 2), signal_name(number))
 
 

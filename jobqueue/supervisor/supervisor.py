@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobqueue.loggers import get_logger
-from jobqueue.os_signals import STOPS, SignalPipe, signal_name
+from jobqueue.os_signals import STOPS, SignalPipe, StopRequests, signal_name
 from jobqueue.records import counted
 from jobqueue.supervisor.worker_process import (
     ABORT_TIMEOUT,
@@ -49,7 +49,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._first_started = False
         """One was at work: what keeps others from starting is no longer a reason that all share."""
-        self._stop_level = 0
+        self._stop_level, self._requests = 0, StopRequests()
         self._exit_code = 0
         self.signal: str | None = None
         """The name of the first stop signal."""
@@ -132,7 +132,7 @@ class Supervisor:
                 self._selector.unregister(key.fileobj)  # It exits now; SIGCHLD follows.
 
     def _handle_signal(self, number: int) -> None:
-        if number not in STOPS or self._stop_level > 1:
+        if number not in STOPS or self._stop_level > 1 or not self._requests.is_new(number):
             return
         name = signal_name(number)
         self.signal = self.signal or name

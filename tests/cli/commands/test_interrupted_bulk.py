@@ -66,7 +66,7 @@ def test_a_second_signal_does_not_wait_and_the_message_says_what_is_not_known(
         batches.append(len(calls))
         if len(batches) == 2:
             signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
         return write(self, calls)
 
     monkeypatch.setattr(JobQueue, "enqueue_many", interrupted)

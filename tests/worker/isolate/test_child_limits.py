@@ -226,7 +226,7 @@ def test_no_child_outlives_its_worker(scenario: IsolationScenario, task: str, nu
     if number == signal.SIGTERM:
         while "stopping" not in (worker.stderr.readline() or "stopping"):
             pass
-        worker.send_signal(number)
+        worker.send_signal(signal.SIGINT)
     worker.wait(LONG)
     scenario.wait_until(scenario.gone)
     if number == signal.SIGTERM:
