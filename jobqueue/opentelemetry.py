@@ -28,6 +28,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.tasks import Call
 from jobqueue.worker.handler.context import JobContext
 from jobqueue.worker.handler.describe import type_name
+from jobqueue.worker.observe.histograms import BOUNDS
 
 Attributes = dict[str, AttributeValue]
 
@@ -66,7 +67,11 @@ class _Instrumentation:
             "messaging.client.consumed.messages", "{message}", "Attempts that started."
         )
         self._duration = meter.create_histogram(
-            "messaging.process.duration", "s", "How long attempts took."
+            "messaging.process.duration",
+            "s",
+            "How long attempts took.",
+            # The default's are for milliseconds.
+            explicit_bucket_boundaries_advisory=BOUNDS,
         )
 
     def send(self, call: Call[Any], send: Send) -> Call[Any]:

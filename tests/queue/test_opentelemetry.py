@@ -211,6 +211,7 @@ def test_the_metrics_count_enqueues_attempts_and_their_time_by_error(recorded: R
     assert [point.value for point in metrics["messaging.client.sent.messages"]] == [3]
     assert [point.value for point in metrics["messaging.client.consumed.messages"]] == [3]
     durations = metrics["messaging.process.duration"]
+    assert durations[0].explicit_bounds[:2] == (0.005, 0.01)  # Seconds.
     assert {point.attributes.get("error.type"): point.count for point in durations} == {
         None: 1,
         "ValueError": 2,
