@@ -1,7 +1,7 @@
 """What tracing integrations share: a handler within a span, and headers that carry a trace."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -25,6 +25,11 @@ class HandlerSpan(Protocol):
 
     def end(self, error: BaseException | None) -> None:
         """End it; `error` is what the handler raised. Raises nothing."""
+
+
+def installed(kind: type, middleware: Iterable[object]) -> bool:
+    """Return whether a method of an object of `kind` is among the middleware."""
+    return any(isinstance(getattr(each, "__self__", None), kind) for each in middleware)
 
 
 @contextmanager

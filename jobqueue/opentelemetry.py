@@ -21,6 +21,7 @@ from jobqueue.handler_spans import (
     carried,
     carrying,
     harmless,
+    installed,
     outcome_without_error,
     run_within,
 )
@@ -45,8 +46,11 @@ def instrument(
 
     The providers are the program's own by default. Call it once, where the tasks are declared, so
     that workers and child processes do so too. The context of the trace travels in the job's
-    headers, as the propagator of the program writes it.
+    headers, as the propagator of the program writes it. A second call for the same object changes
+    nothing.
     """
+    if installed(_Instrumentation, jobs.middleware):
+        return
     traces = _Instrumentation(
         trace.get_tracer("jobqueue", tracer_provider=tracer_provider),
         metrics.get_meter("jobqueue", meter_provider=meter_provider),

@@ -29,6 +29,7 @@ from jobqueue.handler_spans import (
     carried,
     carrying,
     harmless,
+    installed,
     outcome_without_error,
     run_within,
 )
@@ -61,7 +62,7 @@ def instrument(jobs: JobQueue, *, every_attempt: bool = False, check_ins: bool =
     attempt of a job; with `every_attempt`, by each. `check_ins=False` reports no schedules. A
     second call for the same object changes nothing.
     """
-    if any(isinstance(getattr(each, "__self__", None), _Reports) for each in jobs.middleware):
+    if installed(_Reports, jobs.middleware):
         return
     reports = _Reports(every_attempt=every_attempt, check_ins=check_ins)
     jobs.use(enqueue=reports.send)

@@ -195,6 +195,18 @@ def test_an_error_of_the_telemetry_fails_no_enqueue_and_no_job(
     assert "not reported to OpenTelemetry: RuntimeError: no way out" in caplog.text
 
 
+def test_a_queue_that_is_instrumented_twice_has_each_span_once(recorded: Recorded) -> None:
+    jobs = recorded.jobs
+    instrument(jobs, tracer_provider=recorded.tracers)
+
+    @jobs.task
+    def add() -> None: ...
+
+    add.enqueue()
+    run(jobs)
+    assert [span.name for span in recorded.spans()] == ["send default", "process default"]
+
+
 def test_the_metrics_count_enqueues_attempts_and_their_time_by_error(recorded: Recorded) -> None:
     jobs = recorded.jobs
 
