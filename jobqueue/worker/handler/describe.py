@@ -118,13 +118,15 @@ def _of_the_user(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSu
     Those behind it stay, but for the seam between a middleware and what it wraps.
     """
     names = [frame.filename for frame in frames]
+    # Ours are in site-packages too, once they are installed.
+    other = [number for number, name in enumerate(names) if not name.startswith(_OURS)]
     theirs = [
         number
-        for number, name in enumerate(names)
-        if not name.startswith(_LIBRARY) or any(part in name for part in _PACKAGES)
+        for number in other
+        if not names[number].startswith(_LIBRARY)
+        or any(part in names[number] for part in _PACKAGES)
     ]
     # A handler may be a function of the library, with no code of the user's around it.
-    other = [number for number, name in enumerate(names) if not name.startswith(_OURS)]
     first = next(iter(theirs or other), 0)
     return [frame for frame in frames[first:] if frame.filename != _SEAM] or frames
 

@@ -161,6 +161,20 @@ def test_a_traceback_begins_in_the_users_code(calls: list[Any], files: list[str]
         assert re.findall(r'File ".*?([^/"]+)", line', first) == files
 
 
+def test_frames_of_ours_are_left_out_where_the_package_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In site-packages, as the libraries of the user are, whose frames are shown."""
+    monkeypatch.setattr("jobqueue.worker.handler.describe._PACKAGES", ("jobqueue",))
+    error = raised(ValueError("no"))
+    try:
+        SEAM(OURS, boom)
+    except ValueError as caught:
+        error = caught.with_traceback(caught.__traceback__ and caught.__traceback__.tb_next)
+    text = describe(error).traceback or ""
+    assert re.findall(r'File ".*?([^/"]+)", line', text) == ["test_describe.py"]
+
+
 def caused_by(cause: BaseException) -> BaseException:
     error = KeyError("yes")
     error.__cause__ = cause
