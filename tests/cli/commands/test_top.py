@@ -351,6 +351,28 @@ def test_the_cursor_stays_with_its_job_once_it_was_moved(filled: Cli, reader: Re
 
 
 @pytest.mark.databases("sqlite")
+def test_back_from_a_job_the_cursor_is_on_it_again(filled: Cli, reader: Reader) -> None:
+    """A verb there is about the job that was looked at, and not about the first one."""
+    filled.ok("enqueue", "--from", "-", input='{"task": "add", "args": [7]}\n' * 40)
+
+    async def script(screen: Screen) -> None:
+        await screen.press("g", "j")
+        await screen.until("45  available")
+        await screen.press(*"j" * 30, "enter")
+        await screen.until("job 15  add  available")
+        await screen.press("escape")
+        await screen.until("15  available")
+        assert screen.app._page.item.key == "15"
+        await screen.press("c")
+        await screen.until("cancel job 15 (add), which is available?")
+        await screen.press("n", "g", "e", "g", "j")
+        await screen.until("45  available")
+        assert screen.app._page.item.key == "45"
+
+    play(made(reader), script)
+
+
+@pytest.mark.databases("sqlite")
 def test_a_screen_that_is_read_only_has_no_verbs(reader: Reader) -> None:
     async def script(screen: Screen) -> None:
         await screen.until("● live")

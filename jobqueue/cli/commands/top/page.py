@@ -29,7 +29,7 @@ class Page(ScrollView, can_focus=True):
 
     def show(self, lines: Sequence[Line]) -> None:
         """Show other lines. A cursor that was moved stays with its item, where that is seen."""
-        at, line = self._at, self._line
+        at, line, is_new = self._at, self._line, not self._lines
         self._lines = lines
         items = {(line.item.kind, line.item.key): line.item for line in lines if line.item}
         self._items = list(items.values())
@@ -37,14 +37,17 @@ class Page(ScrollView, can_focus=True):
             near = self._items[max(0, min(at, len(self._items) - 1)) :][:1]
             self._key = (near[0].kind, near[0].key) if near else None
         self.virtual_size = Size(self.size.width, len(lines))
-        if self._key is not None and self._line != line:
+        if self._key is not None and is_new:
+            region = Region(0, self._line, 1, 1)
+            self.scroll_to_region(region, animate=False, force=True)
+        elif self._key is not None and self._line != line:
             y = self.scroll_offset.y + self._line - line
             self.scroll_to(y=y, animate=False, force=True)
         self.refresh()
 
-    def from_the_top(self) -> None:
-        """Forget the cursor: another view is shown."""
-        self._lines, self._items, self._key = (), [], None
+    def begin(self, key: tuple[str, str] | None) -> None:
+        """Forget the lines: another view is shown, with the cursor on that item."""
+        self._lines, self._items, self._key = (), [], key
         self.virtual_size = Size(self.size.width, 0)
         self.scroll_home(animate=False)
 

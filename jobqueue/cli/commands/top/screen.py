@@ -21,7 +21,7 @@ from rich.text import Text
 from jobqueue.cli.commands.top.page import Page
 from jobqueue.cli.commands.top.poller import Poller
 from jobqueue.cli.commands.top.verbs import Ask, Verbs, keys_of
-from jobqueue.cli.commands.top.views import HELP, TABS, Picture, Room, View, opened
+from jobqueue.cli.commands.top.views import HELP, TABS, Item, Picture, Room, View, opened
 from jobqueue.display import duration
 from jobqueue.printable_text import escape_controls
 
@@ -80,6 +80,8 @@ class Top(App[None]):
         self._verbs, self._in_words, self._target = verbs, in_words, escape_controls(target)
         self._late_after = SLOW
         self._trail = [TABS["n"]]
+        self._left: dict[View, Item] = {}
+        """What the cursor was on when another view was opened."""
         self._pictures: dict[View, tuple[Picture, float]] = {}
         self._asked_at = time.monotonic()
         self._trouble = ""
@@ -121,8 +123,13 @@ class Top(App[None]):
 
     def _go(self, view: View) -> None:
         """Look at a view: at its last picture, until the next one is there."""
+        if self._page.item is not None:
+            self._left[self._view] = self._page.item
         self._trail = [*self._trail[-20:], view] if view != self._view else self._trail
-        self._page.from_the_top()
+        self._show(view, None)
+
+    def _show(self, view: View, item: Item | None) -> None:
+        self._page.begin(None if item is None else (item.kind, item.key))
         self._asked_at, self._trouble = time.monotonic(), ""
         self._poller.look_at(None if view.kind == "help" else view)
         self._draw()
@@ -130,7 +137,7 @@ class Top(App[None]):
     def _back(self) -> None:
         if len(self._trail) > 1:
             self._trail.pop()
-            self._go(self._view)
+            self._show(self._view, self._left.get(self._view))
 
     def on_arrived(self, message: Arrived) -> None:
         """Show what was read, or keep the last picture and say why it is old."""
