@@ -25,6 +25,8 @@ from jobqueue.tasks import Registry
 
 DAYS_MAX = 3660
 PAGE = 1000
+FEW = 20
+"""Runs that are printed as text unless --days says which."""
 NAME_LEAST, WHEN_LEAST, STATE_LEAST = 20, 30, 14
 """Cells of 80 that stay visible: whether a schedule is paused goes before all of its name."""
 
@@ -91,20 +93,23 @@ def _in_database(cli: CliContext) -> Schedules:
 
 @schedules.command(cls=Command)
 @click.argument("name", shell_complete=completion.schedules)
-@whole_option("--days", "Show the runs of the next N days.", default="7", show_default=True)
+@whole_option("--days", f"Show all runs of the next N days. [default: {FEW} runs, of 7 days]")
 @pass_cli
-def preview(cli: CliContext, name: str, days: int) -> None:
+def preview(cli: CliContext, name: str, days: int | None) -> None:
     """Print the runs to come.
 
     Each has its offset from UTC, and a mark if a clock change moves it.
     """
-    count = options.whole(days, "days", 1, DAYS_MAX)
+    count = options.whole(7 if days is None else days, "days", 1, DAYS_MAX)
     runs = cli.queue.schedules.preview(name, count * 86_400)
     if cli.json:
         cli.print_json([{"at": run.at.isoformat(), "note": run.note} for run in runs])
         return
-    while page := list(itertools.islice(runs, PAGE)):
+    shown = itertools.islice(runs, FEW) if days is None else runs
+    while page := list(itertools.islice(shown, PAGE)):
         echo("\n".join(map(_line, page)))
+    if days is None and next(runs, None) is not None:
+        cli.note("… and more; those of 7 days: --days 7")
 
 
 def _line(run: Run) -> str:

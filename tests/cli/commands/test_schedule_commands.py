@@ -110,6 +110,22 @@ def test_the_list_names_what_the_app_declares_and_no_worker_has_stored(
 
 
 @pytest.mark.parametrize("backend_name", ["sqlite"])
+def test_a_preview_without_days_prints_a_screen_of_runs_and_says_that_there_are_more(
+    scheduled: Cli,
+) -> None:
+    scheduled.ok("schedules", "add", "often", "sync", "7", "--every", "10m")
+    shown = scheduled("schedules", "preview", "often")
+    assert (len(shown.stdout.splitlines()), shown.stderr) == (
+        20,
+        "… and more; those of 7 days: --days 7\n",
+    )
+    assert len(scheduled.json("schedules", "preview", "often")) == 1008
+    for args in (["often", "--days", "7"], ["nightly"]):
+        whole = scheduled("schedules", "preview", *args)
+        assert (len(whole.stdout.splitlines()), whole.stderr) == (1008 if args[1:] else 7, "")
+
+
+@pytest.mark.parametrize("backend_name", ["sqlite"])
 def test_a_preview_marks_the_runs_that_a_clock_change_moves(scheduled: Cli) -> None:
     scheduled.ok("enqueue", "sync", "1")  # Makes the tables; no worker has written the schedule.
     lines = scheduled.ok("schedules", "preview", "nightly", "--days", "400").splitlines()
