@@ -42,7 +42,7 @@ _CALL_OPTIONS = [
     ),
     whole_option("--priority", "Priority; smaller runs sooner. [default: the task's, or 0]"),
     whole_option("--max-attempts", "Number of attempts. [default: the task's, or 10]"),
-    option("--timeout", "TIME", "Time that one attempt may take."),
+    option("--timeout", "TIME", "Time that one attempt may take. Of a wait: --wait-timeout."),
     option("--deadline", "TIME", "Time in which the job must end, waits and retries included."),
     option("--expires", "TIME", "Cancel the job if it has not begun within this time."),
     option("--unique-key", "KEY", "Enqueue nothing while a job with this key exists."),
@@ -310,8 +310,6 @@ def _wait(cli: CliContext, id_: int, task: str, *, created: bool, limit: float |
     if not cli.json:
         echo(id_)
         note_unknown(cli, [task])
-    if not cli.monitor.workers():
-        cli.note(cli.as_typed(f"no worker is running yet; start one with: {WORKER}"))
     try:
         (job,) = await_all(cli, (id_,), limit)
     except CliError as problem:

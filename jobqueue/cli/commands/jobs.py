@@ -17,6 +17,7 @@ from jobqueue.cli.job_renderer import render_details, title_of
 from jobqueue.cli.params import option, whole_option
 from jobqueue.cli.streams import STDOUT, echo, reader_gone
 from jobqueue.cli.tables import COLOURS, NAME_CELLS, Column, Table, console, put
+from jobqueue.config import WORKER
 from jobqueue.display import ago, call_of, duration, error_of, took
 from jobqueue.errors import JobNotFound, ResultTimeout
 from jobqueue.job import Job, as_completed
@@ -24,7 +25,7 @@ from jobqueue.json_forms import job_json, with_attempts
 from jobqueue.known_names import unknown_in
 from jobqueue.printable_text import escape_controls, listed
 from jobqueue.records import JobFilter, JobRecord
-from jobqueue.states import State
+from jobqueue.states import FINAL, State
 from jobqueue.store.why import explain
 
 T = TypeVar("T")
@@ -208,6 +209,8 @@ def wait(cli: CliContext, ids: tuple[str, ...], timeout: str | None) -> None:
 
 def await_all(cli: CliContext, ids: tuple[int, ...], limit: float | None) -> Iterator[JobRecord]:
     """Yield jobs as they end. Raises CliError when the time is up."""
+    if not (cli.monitor.workers() or all(s in FINAL for s in cli.jobs.states(ids).values())):
+        cli.note(cli.as_typed(f"no worker is running yet; start one with: {WORKER}"))
     handles = [Job[object](id_, cli.jobs, json.loads) for id_ in ids]
     left = set(ids)
     try:

@@ -123,7 +123,11 @@ def test_wait_exits_by_how_the_jobs_ended(cli_with_app: Cli) -> None:
 
 def test_wait_ends_with_its_timeout(bare: Cli) -> None:
     id_ = bare.id("t")
-    assert f"not ended within 100ms: job {id_}" in bare.refused(1, "wait", id_, "--timeout", "0.1")
+    waited = bare("wait", id_, "--timeout", "0.1")
+    assert waited.exit_code == 1
+    none, late = waited.stderr.splitlines()
+    assert none == "no worker is running yet; start one with: jobqueue worker --app MODULE:NAME"
+    assert f"not ended within 100ms: job {id_}" in late
 
 
 def test_wait_for_a_cancelled_job_exits_with_1(bare: Cli) -> None:
