@@ -185,7 +185,8 @@ class Undo:
         taken = reversal(row)
         what = f"action {id_} ({row['verb']}: {about(row)})"
         if taken is None:
-            raise WrongState(f"{what} cannot be undone", field="id", value=id_)
+            instead = "; to run its jobs: jobqueue retry" if row["verb"] == "cancel" else ""
+            raise WrongState(f"{what} cannot be undone{instead}", field="id", value=id_)
         require(taken.verb)
         action = Action(actor, taken.verb, taken.target)
         # What it set may be in force because somebody has set it again.
