@@ -29,7 +29,7 @@ from jobqueue.store.lane_admission import (
 from jobqueue.store.lane_rows import LANES_AT_ONCE, LOCK_WAIT, LaneRows
 from jobqueue.store.paused_lanes import Seen
 from jobqueue.store.schema import LaneKind, Parked
-from jobqueue.store.sql.lanes import SERVED
+from jobqueue.store.sql.lanes import SERVED, WAIT_MAX
 from jobqueue.store.sql.rows import IDS, NAMES, PAIRS
 
 PARKED_MAX = 5.0  # seconds for which a full lane is passed over, if nothing brings it back
@@ -380,7 +380,7 @@ class Lanes(LaneRows):
             "in_plain_turn": own.plain_turn,
             "in_next_start": own.next_start,
             "in_parked": parked.value,
-            "in_wait": PARKED_MAX if wait is None else wait,
+            "in_wait": PARKED_MAX if wait is None else min(wait, WAIT_MAX),
         }
         connection.execute(self._statements.update_queue, parameters)
         return parked == Parked.NO

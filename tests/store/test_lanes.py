@@ -337,7 +337,7 @@ def test_a_queue_goes_on_once_what_ran_before_its_limit_has_ended(bench: LaneBen
     bench.switch(max_running=2)
     assert bench.ids() == [] and bench.rows()["default"].parked == Parked.FULL
     with bench.kit.store.write() as connection:  # Nor is its time up meanwhile.
-        later = {"parked_until": lanes.c.parked_until + 3600}
+        later = {"parked_until": lanes.c.parked_until + 30}
         connection.execute(lanes.update().where(lanes.c.parked == Parked.FULL).values(later))
     for ended, is_open in ((claims[:3], False), (claims[3:], True)):
         bench.end(*ended)

@@ -7,7 +7,8 @@ from sqlalchemy import select
 
 from jobqueue.store.clock import epoch
 from jobqueue.store.lanes import PARKED_MAX
-from jobqueue.store.schema import Parked
+from jobqueue.store.schema import Parked, lanes
+from jobqueue.store.sql.lanes import WAIT_MAX
 from tests.store.lane_bench import LaneBench
 from tests.store.lane_bench import bench as bench
 
@@ -45,8 +46,12 @@ def test_what_runs_in_other_queues_takes_no_room_of_a_limit(bench: LaneBench) ->
 
 @pytest.mark.parametrize(
     ("switch", "wait"),
-    [({"rate_count": 1, "rate_period": 3600.0}, 3600.0), ({"max_running": 1}, PARKED_MAX)],
-    ids=["rate", "limit"],
+    [
+        ({"rate_count": 2, "rate_period": 60.0}, 30.0),
+        ({"rate_count": 1, "rate_period": 3600.0}, WAIT_MAX),
+        ({"max_running": 1}, PARKED_MAX),
+    ],
+    ids=["rate", "slow rate", "limit"],
 )
 def test_a_queue_is_passed_over_until_its_rate_allows_a_start_or_for_five_seconds(
     bench: LaneBench, switch: Any, wait: float
@@ -60,6 +65,22 @@ def test_a_queue_is_passed_over_until_its_rate_allows_a_start_or_for_five_second
     row = bench.rows()["default"]
     assert row.parked == Parked.FULL
     assert wait - 2 < row.parked_until - present <= wait
+
+
+@pytest.mark.parametrize(("step", "are_found"), [(-30.0, set()), (-7200.0, {"default"})], ids=str)
+def test_a_clock_that_was_turned_back_far_parks_no_queue(
+    bench: LaneBench, step: float, are_found: set[str]
+) -> None:
+    """The worker that would look there again by its own clock may have stopped."""
+    bench.kit.add_many(3)
+    bench.switch(rate_count=1, rate_period=30.0)
+    bench.claim()
+    ahead = {name: lanes.c[name] - step for name in ("next_start", "parked_until")}
+    with bench.kit.store.write() as connection:
+        connection.execute(lanes.update().values(ahead))
+    bench.sweep()
+    with bench.kit.store.read() as connection:
+        assert set(bench.lanes.with_work(connection, None)) == are_found
 
 
 def test_keys_take_turns_at_a_single_slot_of_a_fair_queue(bench: LaneBench) -> None:

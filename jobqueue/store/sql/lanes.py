@@ -52,8 +52,8 @@ from jobqueue.store.sql.lane_discovery import (
 from jobqueue.store.sql.predicates import PLAIN, QUEUE_LIMITED, QUEUE_PAUSED, may, unpaused
 from jobqueue.store.sql.rows import IDS, NAMES, columns_of
 
-SWEEP_AHEAD_MAX = 60.0
-"""Seconds for which a sweep may be reserved."""
+WAIT_MAX = 60.0
+"""Seconds for which a lane may be parked, and a sweep reserved."""
 
 LANE_IDS = columns_of(lanes, "kind", "name")
 FOUND = columns_of(lanes, "kind", "name", "queue", "priority", "due_at")
@@ -68,6 +68,8 @@ _OF_QUEUE = and_(
 )
 _MAY_BE_CLAIMED = and_(OF_KEY, lanes.c.queue == _IN_QUEUE, lanes.c.parked == 0)
 _IS_SWEEP = lanes.c.kind == literal_column(str(LaneKind.SWEEP.value))
+# A clock that was turned back must stop neither the sweeps nor a lane.
+_IS_DUE = or_(lanes.c.parked_until <= epoch(), lanes.c.parked_until > epoch() + WAIT_MAX)
 
 
 class LaneStatements:
@@ -85,11 +87,10 @@ class LaneStatements:
         self.known = select(*(lanes.c[name] for name in FOUND))
         self.add = _add(backend)
         self.move = _move(backend)
-        is_overdue = and_(lanes.c.parked == Parked.FULL, lanes.c.parked_until <= epoch())
         is_full = lanes.c.parked == Parked.FULL
         ids = [lanes.c[name] for name in LANE_IDS]
         is_given = _is_one_of(backend.batch_table(LANE_IDS))
-        self.overdue = select(*ids).where(is_overdue)
+        self.overdue = select(*ids).where(is_full, _IS_DUE)
         self.unpark_full = _unpark(is_full)
         self.full = select(*ids).where(is_full)
         self.unpark = _unpark(is_given)
@@ -130,9 +131,7 @@ lane_statements = cache(LaneStatements)
 def _begin_sweep(backend: Backend) -> Executable:
     """Reserve the next sweep for this worker, if it is time and nobody else sweeps."""
     every: BindParameter[float] = bindparam("in_every", type_=Double())
-    # A clock that was turned back must not stop the sweeps.
-    is_due = or_(lanes.c.parked_until <= epoch(), lanes.c.parked_until > epoch() + SWEEP_AHEAD_MAX)
-    free = select(lanes.c.name).where(_IS_SWEEP, is_due).with_for_update(skip_locked=True)
+    free = select(lanes.c.name).where(_IS_SWEEP, _IS_DUE).with_for_update(skip_locked=True)
     return (
         update(lanes)
         .where(_IS_SWEEP, backend.in_subquery(lanes.c.name, free))
