@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
@@ -17,6 +17,7 @@ IDS_PER_STATEMENT = 1000
 SAMPLE = 10
 """Jobs that are shown of those that a verb would change."""
 REFUSALS_SHOWN = 3
+NEEDED_NOTHING = "needed nothing"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Verb:
     """True if what it changes may be claimed at once."""
     changes: JobChanges | None = None
     """What it makes of them, for the audit."""
+    unchanged: str = NEEDED_NOTHING
+    """What is said of jobs of a filter that it could change and did not."""
 
 
 CANCEL = Verb("cancel", "cancelled", MOVES["cancel"].before, Jobs.cancel)
@@ -40,6 +43,7 @@ RETRY_ALL = Verb(
     (*MOVES["run_now"].before, *MOVES["requeue"].before),
     partial(Jobs.retry, succeeded=True),
     wakes=True,
+    unchanged="left out, as other jobs hold their unique keys",
 )
 RETRY = replace(
     RETRY_ALL,
@@ -89,9 +93,30 @@ def updating(changes: JobChanges) -> Verb:
     )
 
 
-def in_words(verb: Verb, changed: Sequence[int], refused: Sequence[Refusal]) -> str:
+class Changed(NamedTuple):
+    """What a verb has done."""
+
+    changed: list[int]
+    refused: list[Refusal]
+    """Ids that were named and could not be changed."""
+    unchanged: int
+    """Jobs of a filter that were left as they are."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that is printed and sent."""
+        refused = [
+            {"id": each.id, "state": each.state, "reason": each.reason} for each in self.refused
+        ]
+        more = {"unchanged": self.unchanged} if self.unchanged else {}
+        return {"changed": len(self.changed), "refused": refused, **more}
+
+
+def in_words(verb: Verb, done: Changed) -> str:
     """Return what a verb has changed, and the first that it has not, in sentences."""
+    changed, refused, unchanged = done
     said = f"{verb.done.capitalize()} {counted(len(changed), 'job')}."
+    if unchanged:
+        said += f" {unchanged:,} {verb.unchanged}."
     for refusal in refused[:REFUSALS_SHOWN]:
         said += f" Job {refusal.id}: {refusal.reason}."
     if len(refused) > REFUSALS_SHOWN:
@@ -101,11 +126,8 @@ def in_words(verb: Verb, changed: Sequence[int], refused: Sequence[Refusal]) -> 
 
 def change_jobs(
     verb: Verb, jobs: Jobs, wanted: JobFilter, actor: str, wake: Callable[[], object]
-) -> tuple[list[int], list[Refusal]]:
-    """Change the jobs of a filter or of ids; the audit has one row. `wake` wakes workers.
-
-    Return the changed ids, and a refusal for each other id that was named.
-    """
+) -> Changed:
+    """Change the jobs of a filter or of ids; the audit has one row. `wake` wakes workers."""
     target = target_of(wanted)
     if verb.changes is not None:
         target["set"] = verb.changes.to_json()
@@ -118,7 +140,7 @@ def change_jobs(
         refused += others
     if verb.wakes and changed:
         wake()
-    return changed, refused
+    return Changed(changed, refused, 0 if wanted.ids else action.unchanged)
 
 
 def parts_of(wanted: JobFilter) -> list[JobFilter]:

@@ -1,11 +1,10 @@
 """JSON that the command line and the HTTP API print: jobs, results of verbs, errors."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from jobqueue.records import JobRecord, Refusal
+from jobqueue.records import JobRecord
 from jobqueue.serialization.json_values import shorten
 from jobqueue.store.jobs import Jobs
 
@@ -24,17 +23,6 @@ def job_json(job: JobRecord) -> dict[str, Any]:
 def with_attempts(jobs: Jobs, job: JobRecord) -> dict[str, Any]:
     """Return the job object with its attempts."""
     return job_json(job) | {"attempts": [attempt.to_json() for attempt in jobs.attempts(job)]}
-
-
-def changes(changed: Sequence[int], refused: Sequence[Refusal]) -> dict[str, Any]:
-    """Return the result of a bulk verb: the number of changed jobs, and each refusal."""
-    return {
-        "changed": len(changed),
-        "refused": [
-            {"id": refusal.id, "state": refusal.state, "reason": refusal.reason}
-            for refusal in refused
-        ],
-    }
 
 
 def error_json(message: str, field: str | None = None, value: object = None) -> dict[str, Any]:

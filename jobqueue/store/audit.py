@@ -42,6 +42,8 @@ class Action:
 
     Of a schedule the columns that were there, and those that it set: `was` and `became`.
     """
+    unchanged: int = field(default=0, init=False)
+    """Jobs that could be changed, and were left as they are; set after the commit."""
     row: int | None = field(default=None, init=False)
     """The id of its row, once that is committed."""
 

@@ -322,6 +322,8 @@ class Jobs(Enqueuer):
         while True:
             ids, done = transact_audited(self.store, work, action, lambda batch: len(batch[1]))
             changed += done
+            if action is not None:
+                action.unchanged += len(ids) - len(done)
             if len(ids) < BULK:
                 return changed
             last = ids[-1]

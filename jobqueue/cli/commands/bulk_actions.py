@@ -15,6 +15,7 @@ from jobqueue.bulk_verbs import (
     CANCEL,
     DELETE,
     IDS_PER_STATEMENT,
+    NEEDED_NOTHING,
     RETRY_ALL,
     DryRun,
     Verb,
@@ -30,7 +31,6 @@ from jobqueue.cli.params import F, flag
 from jobqueue.cli.streams import echo
 from jobqueue.errors import InvalidOption
 from jobqueue.job_changes import JobChanges
-from jobqueue.json_forms import changes
 from jobqueue.known_names import unknown_in
 from jobqueue.printable_text import escape_controls, listed
 from jobqueue.records import JobFilter, Refusal, counted
@@ -139,13 +139,17 @@ def perform(cli: CliContext, verb: Verb, chosen: Choice, safety: Safety, left_ou
     if safety.dry_run:
         print_dry_run(cli, verb.name, parts_of(chosen.all), verb.states)
         return
-    changed, refused = change_jobs(verb, cli.jobs, chosen.all, operator(), cli.wake_workers)
+    done = change_jobs(verb, cli.jobs, chosen.all, operator(), cli.wake_workers)
+    changed, refused, unchanged = done
     if cli.json:
-        answer = changes(changed, refused)
+        answer = done.to_json()
         cli.print_json(answer | {"left_out": left_out} if left_out else answer)
     elif changed or not refused:
-        already = len(chosen.ids) - len(changed) - len(refused) if chosen.ids else 0
-        echo(_summary(cli, verb, changed, left_out, already))
+        said = verb.unchanged
+        if chosen.ids:
+            unchanged, said = len(chosen.ids) - len(changed) - len(refused), NEEDED_NOTHING
+        parts = [_summary(cli, verb, changed, left_out), f"{unchanged:,} {said}" * bool(unchanged)]
+        echo("; ".join(filter(None, parts)))
     if refused:
         raise _refusal(refused, json=cli.json)
 
@@ -231,13 +235,11 @@ def confirm(question: str) -> None:
         raise CliError("not confirmed; nothing was changed", field="yes")
 
 
-def _summary(cli: CliContext, verb: Verb, changed: list[int], left_out: int, already: int) -> str:
-    """Return what was done, in one line."""
+def _summary(cli: CliContext, verb: Verb, changed: list[int], left_out: int) -> str:
+    """Return what was done."""
     parts = [f"{verb.done} {counted(len(changed), 'job')}{_but(left_out)}"]
     if verb is CANCEL and (running := _still_running(cli, changed)):
         parts.append(f"{running:,} of them still running, asked to stop")
-    if already:
-        parts.append(f"{already:,} needed nothing")
     return "; ".join(parts)
 
 

@@ -23,7 +23,6 @@ from jobqueue.bulk_verbs import (
 )
 from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
-from jobqueue.json_forms import changes
 from jobqueue.printable_text import not_one
 from jobqueue.queue import JobQueue
 from jobqueue.records import JobFilter
@@ -124,9 +123,9 @@ class JobVerbs:
         given = object_of(asked.body, *MORE.get(name, {})) if name == "retry" else {}
         new = object_of(asked.body, *JobChanges._fields) if name == "update" else {}
         verb, wanted = _verb(name, given, new), JobFilter(ids=(id_,))
-        changed, refused = change_jobs(verb, self._jobs, wanted, asked.by, self._wake)
-        answer = changes(changed, refused)
-        for refusal in refused:
+        done = change_jobs(verb, self._jobs, wanted, asked.by, self._wake)
+        answer = done.to_json()
+        for refusal in done.refused:
             status = 404 if refusal.state is None else 409
             raise HTTPError(
                 status, f"job {id_}: {refusal.reason}", field="id", value=id_, more=answer
@@ -145,9 +144,9 @@ class JobVerbs:
         if options.flag(given.get("dry_run", False), "dry_run"):
             found = DryRun.of(self._jobs, parts_of(wanted), verb.states)
             return json_response(found.to_json() | left)
-        changed, refused = change_jobs(verb, self._jobs, wanted, asked.by, self._wake)
-        headers = {} if changed else notice(wanted, self._names)
-        return json_response(changes(changed, refused) | left, headers=headers)
+        done = change_jobs(verb, self._jobs, wanted, asked.by, self._wake)
+        headers = {} if done.changed else notice(wanted, self._names)
+        return json_response(done.to_json() | left, headers=headers)
 
     def _wanted(self, given: Mapping[str, Any]) -> JobFilter:
         """Take exactly one of ids, a filter and all. Raises HTTPError or InvalidOption."""

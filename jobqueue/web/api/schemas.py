@@ -234,9 +234,10 @@ COMPONENTS: dict[str, Schema] = {
         names=_NAMES,
     ),
     "Changes": an_object(
-        ["left_out"],
+        ["left_out", "unchanged"],
         changed=WHOLE,
         refused=_REFUSALS,
+        unchanged=WHOLE | {"description": "Jobs of a filter that were left as they are."},
         left_out=WHOLE | {"description": "Jobs that match and have succeeded."},
     ),
     "DryRun": an_object(

@@ -50,8 +50,8 @@ def act(queue: JobQueue, form: Query, actor: str) -> Done:
     if verb.changes is not None:
         verb = updating(_changes(form))
     jobs = ShownJobs(queue.store, queue.registry)
-    changed, refused = change_jobs(verb, jobs, wanted, actor, queue.wake_workers)
-    return Done(in_words(verb, changed, refused), _back(form, gone=verb.name == "delete"))
+    done = change_jobs(verb, jobs, wanted, actor, queue.wake_workers)
+    return Done(in_words(verb, done), _back(form, gone=verb.name == "delete"))
 
 
 def _changes(form: Query) -> JobChanges:

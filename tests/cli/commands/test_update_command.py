@@ -57,6 +57,21 @@ def test_a_job_that_is_so_already_needs_nothing_and_is_not_in_the_log(bare: Cli)
     assert bare.json("log") == []
     assert bare.ok("update", id_, other, "--priority", 5) == "updated 1 job; 1 needed nothing\n"
     assert [row["changed"] for row in bare.json("log")] == [1]
+    every = ("update", "--all", "--yes", "--priority", 5)
+    assert bare.ok(*every) == "updated 0 jobs; 2 needed nothing\n"
+    assert bare.json(*every) == {"changed": 0, "refused": [], "unchanged": 2}
+    bare.id("add", "1")
+    assert bare.ok(*every) == "updated 1 job; 2 needed nothing\n"
+
+
+def test_a_retry_says_how_many_jobs_of_a_filter_are_left_out_since_others_hold_their_keys(
+    bare: Cli,
+) -> None:
+    for _ in range(2):
+        bare.ok("cancel", bare.id("add", "1", "--unique-key", "k"))
+    bare.id("add", "1", "--unique-key", "k")
+    retried = bare.ok("retry", "--state", "cancelled", "--yes")
+    assert retried == "retried 0 jobs; 2 left out, as other jobs hold their unique keys\n"
 
 
 @pytest.mark.databases("sqlite")

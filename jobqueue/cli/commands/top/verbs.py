@@ -85,9 +85,9 @@ class Verbs:
 
     def _asks(self, verb: Verb, wanted: JobFilter, question: str) -> Ask:
         def act() -> str:
-            changed, refused = change_jobs(verb, self._jobs, wanted, operator(), self._wake)
+            done = change_jobs(verb, self._jobs, wanted, operator(), self._wake)
             overview.forget_findings(self._jobs.store)
-            return in_words(verb, changed, refused)
+            return in_words(verb, done)
 
         return Ask(question, act)
 
