@@ -1,4 +1,4 @@
-"""What `worker --reload` watches: the Python files of the current folder and of the app."""
+"""What `worker --reload` watches: the Python files of the project's folder and of the app."""
 
 import importlib.util
 import os
@@ -30,9 +30,12 @@ class SourceWatcher:
         next(self._changes)  # Starts watching.
 
     @staticmethod
-    def of_app(name: str) -> "SourceWatcher":
-        """Watch the current folder, and the package or module that the app is in."""
-        here = Path.cwd()
+    def of_app(name: str, folder: str | None = None) -> "SourceWatcher":
+        """Watch the project's folder, and the package or module that the app is in.
+
+        `folder`: that of the pyproject.toml that names the app; None: the current folder.
+        """
+        here = Path.cwd() if folder is None else Path(folder)
         roots = [here]
         path = sys.path
         try:

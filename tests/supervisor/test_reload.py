@@ -197,6 +197,24 @@ def test_an_app_elsewhere_is_watched_too(
     assert nothing.changed() is None
 
 
+def test_below_the_projects_folder_all_of_it_is_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of the pyproject.toml that names the app, which imports its other modules from there."""
+    (tmp_path / "pyproject.toml").write_text('[tool.jobqueue]\napp = "shop:jobs"\n')
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    watched: list[Path] = []
+
+    def watch(*roots: Path, **_: Any) -> Iterator[set[Any]]:
+        watched.extend(roots)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobqueue.supervisor.reload.watch", watch)
+    assert Cli(None)("worker", "--reload").exit_code == 130
+    assert watched == [tmp_path]
+
+
 def test_without_watchfiles_the_extra_is_named(it: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     monkeypatch.delitem(sys.modules, "jobqueue.supervisor.reload")

@@ -53,7 +53,7 @@ def supervise(
     config = SupervisorConfig(
         arguments, count, settings.shutdown_timeout, _environment(cli), quiet=cli.json
     )
-    supervisor = Supervisor(config, _watch(app) if given["reload"] else None)
+    supervisor = Supervisor(config, _watch(app, folder) if given["reload"] else None)
     with log_format.configured(given["log_format"], given["log_level"], debug=cli.debug):
         code = supervisor.run()
     if cli.json:
@@ -72,10 +72,10 @@ def supervise(
     return code
 
 
-def _watch(app: str) -> Callable[[], str | None]:
+def _watch(app: str, folder: str | None) -> Callable[[], str | None]:
     from jobqueue.supervisor.reload import SourceWatcher  # An extra.
 
-    return SourceWatcher.of_app(app).changed
+    return SourceWatcher.of_app(app, folder).changed
 
 
 def _passed_on(context: click.Context) -> list[str]:

@@ -95,8 +95,8 @@ AS_GIVEN = (
 )
 @flag(
     "--reload",
-    "Restart when a Python file in the current folder or of the app changes; running jobs "
-    "are released. Needs the extra reload.",
+    "Restart when a Python file of the app changes, or in the folder of the pyproject.toml that "
+    "names it, else in the current folder; running jobs are released. Needs the extra reload.",
 )
 @whole_option(
     "--health-port",
