@@ -139,7 +139,7 @@ def _not_due(facts: Facts) -> Explanation | None:
     wait = -facts.since(job.run_at)
     if wait > 0:
         after = _in_brackets(job.reason)
-        if not job.reason and job.attempt and job.error is not None:
+        if not job.reason and job.error is not None:
             after = f" (next attempt, after {job.error.type})"
         advice = f"wait, or run it now: jobqueue retry {job.id}"
         return _because(facts, "not_due", f"due in {span(wait)}{after}", advice)
@@ -158,7 +158,7 @@ def _not_due(facts: Facts) -> Explanation | None:
 
 def _queue_paused(facts: Facts) -> Explanation | None:
     paused_at = facts.switches.paused_at
-    if not facts.verdicts.queue_paused or paused_at is None:
+    if paused_at is None:
         return None
     pause = ("queue", facts.job.queue, paused_at, facts.paused_by())
     return _paused(facts, "queue_paused", pause, "queues resume")
@@ -328,7 +328,7 @@ def _ahead(facts: Facts) -> str | None:
 
 
 def _before_it(before: Before, of_key: str) -> str:
-    if before.jobs or not before.may_be_more:
+    if before.jobs:
         least = "at least " if before.may_be_more and before.jobs <= COUNTED_MAX else ""
         return f"{least}{_at_most_counted(before.jobs, 'job')}{of_key}"
     count = f"{LOOKED_AT_MAX:,}"

@@ -18,7 +18,7 @@ from jobqueue.store.lane_rows import LANES_AT_ONCE
 from jobqueue.store.lanes import HEADS_MIN, Lanes
 from jobqueue.store.sql.lanes import lane_statements
 from jobqueue.store.sql.rows import NAMES
-from jobqueue.store.sql.why import COUNTED_MAX, why_statements
+from jobqueue.store.sql.why import why_statements
 
 
 class Before(NamedTuple):
@@ -170,10 +170,9 @@ class Facts:
         return Places() if row is None else Places(*row[1:])
 
     def begun_of_key(self, state: State) -> tuple[int, ...]:
-        """Return the ids of the other jobs that hold a place in the lane, at most 100."""
+        """Return the ids of the jobs in a state that hold a place in the lane, at most 100."""
         rows = self._rows(self._why.begun_of_key)
-        others = (row.id for row in rows if row.state == state and row.id != self.job.id)
-        return tuple(sorted(others))
+        return tuple(sorted(row.id for row in rows if row.state == state))
 
     def is_admitted(self) -> bool:
         """Return whether the job may start when it is the first of its lane."""
@@ -264,7 +263,7 @@ class Facts:
             upto = math.nextafter(plain_turn, math.inf)
             return self._count_keys(self._why.keys_before_by_turn, {"in_turn": upto})
         before = self._count_keys(self._why.keys_before_by_turn, {"in_turn": turn})
-        if plain_turn < max(turn, own.turn):
+        if plain_turn < turn:
             others = self._rows(self._lanes.plain_heads, {"in_limit": 1})
             before += others.first() is not None
         return before
@@ -279,7 +278,7 @@ class Facts:
 
         Other keys in front are not in it: how many of their jobs go first, nobody has counted.
         """
-        count = min(self.jobs_before.jobs, COUNTED_MAX)
+        count = self.jobs_before.jobs
         if not count or not self.verdicts.is_plain:
             return None
         ended, since = self._rows(self._why.pace).one()

@@ -23,9 +23,8 @@ MANY = 5_000
 
 @pytest.fixture(autouse=True)
 def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sql_why, store_why, why_facts):
-        monkeypatch.setattr(module, "COUNTED_MAX", COUNTED)
     for module in (sql_why, store_why):
+        monkeypatch.setattr(module, "COUNTED_MAX", COUNTED)
         monkeypatch.setattr(module, "LOOKED_AT_MAX", LOOKED_AT)
     made = sql_why.WhyStatements()
     monkeypatch.setattr(why_facts, "why_statements", lambda: made)

@@ -46,7 +46,6 @@ from jobqueue.store.sql.predicates import (
     IS_ALIVE,
     PLAIN,
     QUEUE_LIMITED,
-    QUEUE_PAUSED,
     may,
     pause_applies,
     unpaused,
@@ -136,7 +135,6 @@ def _verdicts() -> Executable:
         may("claim").label("may_claim"),
         and_(EXPIRES, jobs.c.expires_at <= now()).label("has_expired"),
         PLAIN.label("is_plain"),
-        QUEUE_PAUSED.label("queue_paused"),
         exists().where(queues.c.name == jobs.c.queue, QUEUE_LIMITED).label("queue_limited"),
         jobs.c.worker_id,
         jobs.c.lane_limit,
@@ -215,11 +213,11 @@ def _ahead(line: ColumnElement[bool]) -> Select[Any]:
 
 
 def _keys_before(is_before: ColumnElement[bool], *order: ColumnElement[Any]) -> Executable:
-    """Select the first other keys of a queue at which workers look before one, in order.
+    """Select the first keys of a queue at which workers look before one, in order.
 
     With turns, and with `total`, how many there are: fetching each would take most of the time.
     """
-    before = _keys(*order).where(is_before, lanes.c.name != _IN_LANE)
+    before = _keys(*order).where(is_before)
     some = before.with_only_columns(lanes.c.name).limit(COUNTED_MAX + 1).subquery("some")
     count = select(func.count()).select_from(some).scalar_subquery()
     return before.add_columns(count.label("total")).limit(bindparam("in_limit", type_=Integer()))

@@ -4,7 +4,6 @@ SELECT jobqueue_lanes.name, jobqueue_lanes.turn, (SELECT count(*) AS count_1 FRO
     WHERE jobqueue_lanes.kind = 0 AND jobqueue_lanes.queue = :in_queue::VARCHAR AND jobqueue_lanes.parked = 0
         AND (jobqueue_lanes.priority, jobqueue_lanes.due_at) < (:in_priority::INTEGER,
             :in_due_at::TIMESTAMP WITH TIME ZONE)
-        AND jobqueue_lanes.name != :in_lane::VARCHAR
     ORDER BY jobqueue_lanes.priority, jobqueue_lanes.due_at
     LIMIT 10001
 ) AS "some") AS total
@@ -12,6 +11,5 @@ FROM jobqueue_lanes
 WHERE jobqueue_lanes.kind = 0 AND jobqueue_lanes.queue = :in_queue::VARCHAR AND jobqueue_lanes.parked = 0
     AND (jobqueue_lanes.priority, jobqueue_lanes.due_at) < (:in_priority::INTEGER,
         :in_due_at::TIMESTAMP WITH TIME ZONE)
-    AND jobqueue_lanes.name != :in_lane::VARCHAR
 ORDER BY jobqueue_lanes.priority, jobqueue_lanes.due_at
 LIMIT :in_limit::INTEGER;

@@ -3,13 +3,11 @@ SELECT jobqueue_lanes.name, jobqueue_lanes.turn, (SELECT count(*) AS count_1 FRO
     FROM jobqueue_lanes
     WHERE jobqueue_lanes.kind = 0 AND jobqueue_lanes.queue = :in_queue AND jobqueue_lanes.parked = 0
         AND (jobqueue_lanes.priority, jobqueue_lanes.due_at) < (:in_priority, :in_due_at)
-        AND jobqueue_lanes.name != :in_lane
     ORDER BY jobqueue_lanes.priority, jobqueue_lanes.due_at
     LIMIT 10001 OFFSET 0
 ) AS some) AS total
 FROM jobqueue_lanes
 WHERE jobqueue_lanes.kind = 0 AND jobqueue_lanes.queue = :in_queue AND jobqueue_lanes.parked = 0
     AND (jobqueue_lanes.priority, jobqueue_lanes.due_at) < (:in_priority, :in_due_at)
-    AND jobqueue_lanes.name != :in_lane
 ORDER BY jobqueue_lanes.priority, jobqueue_lanes.due_at
 LIMIT :in_limit OFFSET 0;

@@ -2,12 +2,12 @@ SELECT jobqueue_lanes.name, jobqueue_lanes.turn, (SELECT count(*) AS count_1 FRO
     SELECT jobqueue_lanes.name AS name
     FROM jobqueue_lanes
     WHERE jobqueue_lanes.kind = 0 AND jobqueue_lanes.queue = :in_queue AND jobqueue_lanes.parked = 0
-        AND jobqueue_lanes.turn < :in_turn AND jobqueue_lanes.name != :in_lane
+        AND jobqueue_lanes.turn < :in_turn
     ORDER BY jobqueue_lanes.turn
     LIMIT 10001 OFFSET 0
 ) AS some) AS total
 FROM jobqueue_lanes
 WHERE jobqueue_lanes.kind = 0 AND jobqueue_lanes.queue = :in_queue AND jobqueue_lanes.parked = 0
-    AND jobqueue_lanes.turn < :in_turn AND jobqueue_lanes.name != :in_lane
+    AND jobqueue_lanes.turn < :in_turn
 ORDER BY jobqueue_lanes.turn
 LIMIT :in_limit OFFSET 0;

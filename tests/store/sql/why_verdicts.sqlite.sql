@@ -4,8 +4,6 @@ SELECT jobqueue_jobs.state, jobqueue_jobs.fence, jobqueue_jobs.priority, jobqueu
     AND jobqueue_jobs.expires_at <= strftime('%Y-%m-%d %H:%M:%f000', 'now') AS has_expired,
     jobqueue_jobs.lane IS NULL AS is_plain,
     EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue
-        AND jobqueue_queues.paused_at IS NOT NULL) AS queue_paused,
-    EXISTS (SELECT * FROM jobqueue_queues WHERE jobqueue_queues.name = jobqueue_jobs.queue
         AND (jobqueue_queues.max_running IS NOT NULL OR jobqueue_queues.rate_count IS NOT NULL OR jobqueue_queues.fair = 1)) AS queue_limited,
     jobqueue_jobs.worker_id, jobqueue_jobs.lane_limit,
     coalesce(jobqueue_jobs.lane_strict, 0) = 1 AS is_strict, jobqueue_jobs.progress_at,
