@@ -91,6 +91,26 @@ def test_of_jobs_among_paused_ones_it_counts_those_that_it_reads(why: WhyKit, pa
     assert why.says(mine).startswith("behind more than 20 jobs, more than ")
 
 
+@pytest.mark.parametrize("more", [0, LOOKED_AT])
+def test_as_many_jobs_as_are_counted_at_most_are_counted(
+    why: WhyKit, pause: None, more: int
+) -> None:
+    why.add(count=COUNTED)
+    why.add(count=more, task="send") if more else None
+    (mine,) = why.add()
+    assert why.says(mine) == f"behind {'at least ' if more else ''}20 jobs"
+
+
+@pytest.mark.parametrize(("count", "said"), [(COUNTED, "20"), (COUNTED + 1, "more than 20")])
+def test_other_keys_are_counted_up_to_the_same_bound(why: WhyKit, count: int, said: str) -> None:
+    for key in range(count):
+        why.add(f"k{key}")
+    why.kit.make_due(*range(1, count + 1))
+    (mine,) = why.add("mine")
+    why.lanes.sweep()
+    assert why.says(mine) == f"behind {said} other keys"
+
+
 def test_behind_a_full_key_it_reads_a_bounded_number_of_its_jobs(
     why: WhyKit, pause: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
