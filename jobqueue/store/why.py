@@ -134,7 +134,7 @@ def _not_due(facts: Facts) -> Explanation | None:
     job = facts.job
     if job.state is not State.SCHEDULED:
         return None
-    if job.reason and not job.attempt and (unknown := _unknown_task(facts)) is not None:
+    if job.reason and (unknown := _unknown_task(facts)) is not None:
         return unknown  # Each worker that claims it puts it off.
     wait = -facts.since(job.run_at)
     if wait > 0:

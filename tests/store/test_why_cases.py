@@ -91,7 +91,7 @@ def test_a_delay_is_named_before_a_task_that_nobody_knows(why: WhyKit) -> None:
     assert why.says(id_).startswith("due in 2") or why.says(id_) == "due in 30 s"
 
 
-@pytest.mark.parametrize("attempt", [0])
+@pytest.mark.parametrize("attempt", [0, 3])
 def test_a_job_that_workers_put_off_as_none_knows_its_task_says_so(
     why: WhyKit, attempt: int
 ) -> None:
