@@ -207,7 +207,10 @@ def test_files_units_and_services_that_commands_name_exist() -> None:
     assert named == set(UNITS)
     for line in others:
         words = shlex.split(line)
-        if words[0] == "docker":
+        if words[:2] == ["docker", "build"]:
+            images = re.findall(r"image: (\S+)", (DEPLOY / "kubernetes.yaml").read_text("utf-8"))
+            assert images == [words[words.index("-t") + 1]] * 3
+        elif words[0] == "docker":
             (verb,) = [word for word in words[4:] if word in ("up", "exec")]
             assert words[:4] == ["docker", "compose", "-f", "deploy/compose.yaml"]
             services = re.findall(r"--scale (\w+)=|exec (\w+)", line)
