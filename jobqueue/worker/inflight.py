@@ -96,7 +96,8 @@ class InFlight:
     def dispatch(self, claims: list[Claim], worker: WorkerRef | None) -> None:
         """Give claims to the threads and the event loop, after the commit of the claim only.
 
-        Claims under a lost lease are dropped, claims of a worker that stops are released.
+        Claims under a lost lease are dropped, claims of a worker that stops are released, and those
+        that the event loop cannot take: then raises, once the others are given out.
         """
         with self._lock:
             if self.lease.worker is not worker or not claims:
@@ -106,24 +107,26 @@ class InFlight:
             if self.capacity.free():
                 # A thread is about to: it had nothing to begin.
                 self.capacity.last_start = time.monotonic()
-            asynchronous = 0
-            try:
-                for claim in claims:
-                    known = self._held.setdefault(claim.id, claim)
-                    if known is not claim and self._is_repeated(known, claim):
-                        continue
-                    if self.closing:
-                        self.outbox.put(released(claim))
-                    elif self._runs_on_loop(claim):
+            asynchronous, refused = 0, None
+            for claim in claims:
+                known = self._held.setdefault(claim.id, claim)
+                if known is not claim and self._is_repeated(known, claim):
+                    continue
+                if self.closing:
+                    self.outbox.put(released(claim))
+                elif self._runs_on_loop(claim):
+                    asynchronous += 1
+                    try:
                         self._submit(claim)
-                        asynchronous += 1
-                    else:
-                        self.capacity.open.add((claim.id, claim.fence))
-                        self.inbox.put(claim)
-            except BaseException:  # Such as: there is no thread for the event loop.
-                del self._held[claim.id]
-                raise
+                    except (OSError, RuntimeError) as error:  # No file, no thread for the loop.
+                        refused = error
+                        self.outbox.put(released(claim))
+                else:
+                    self.capacity.open.add((claim.id, claim.fence))
+                    self.inbox.put(claim)
             self.capacity.asynchronous.observe(asynchronous, len(claims))
+        if refused is not None:
+            raise refused
 
     def _is_repeated(self, known: Claim, claim: Claim) -> bool:
         """True if the server has lost the commit of a held claim, and it is made once more.

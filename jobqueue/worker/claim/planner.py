@@ -19,6 +19,7 @@ LIMITS_INTERVAL = 0.5  # seconds between two looks for limits of the queues of p
 ASYNC_PROBE = 8
 """Jobs to claim although every thread is busy, where some may turn out to be async."""
 PREFETCH_ROUND_TRIPS = 2.0  # round trips for which prefetched jobs should last
+REFUSED_REST = 2.0  # seconds without claims after jobs could not be run here: others may take them
 
 
 class ClaimPlanner:
@@ -47,6 +48,7 @@ class ClaimPlanner:
         self._round_trip = 0.005  # seconds, corrected by every claim
         self._probe_at = 0.0
         self._limits_at = 0.0
+        self._rests_until = 0.0
         self.claimed = 0
         """Jobs claimed so far, without those that were released before they started."""
         self.batch: list[Claim] = []
@@ -87,7 +89,7 @@ class ClaimPlanner:
         inflight = self.inflight
         if self.closed or inflight.lease.worker is None or not inflight.lease.good():
             return 0
-        if inflight.outbox.qsize() > 2 * self._batch_max:
+        if inflight.outbox.qsize() > 2 * self._batch_max or time.monotonic() < self._rests_until:
             return 0
         room = self._room()
         if self._max_jobs is not None:
@@ -198,7 +200,11 @@ class ClaimPlanner:
         took = time.monotonic() - self.began
         self._round_trip += (min(took, 1.0) - self._round_trip) * 0.2
         self._last_count = len(self.batch)
-        self.inflight.dispatch(self.batch, self._worker)
+        try:
+            self.inflight.dispatch(self.batch, self._worker)
+        except Exception:
+            self._rests_until = time.monotonic() + REFUSED_REST
+            raise
         self.commit_unknown = False  # Not before: what could not be dispatched is released.
         self.claimed += self._last_count  # Only now, or the last job would seem to have ended.
 

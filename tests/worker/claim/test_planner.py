@@ -1,5 +1,6 @@
 """The planner: how many jobs are claimed, how many of them wait, and when they are given back."""
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -256,6 +257,33 @@ def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
     worker.inflight.dispatch = dispatch
     assert worker.claim() == []
     assert handle.state is State.RUNNING  # until a reaper takes it
+
+
+def test_a_worker_that_has_no_loop_leaves_async_jobs_to_others_for_a_while(
+    jobs: JobQueue, stepped: Stepped
+) -> None:
+    """Else it claims them again with each outcome, and no other worker ever sees them waiting."""
+
+    @jobs.task
+    async def fetch() -> None: ...
+
+    handle = fetch.enqueue()
+    ill = stepped()
+
+    def submit(_claim: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    ill.inflight.send_to_loop(lambda _claim: True, submit)
+    with pytest.raises(OSError, match="open files"):
+        ill.claim()
+    assert ill.planner.wanted() == 0
+    ill.claim()
+    ill.complete()
+    assert handle.state is State.AVAILABLE
+    assert ill.claim() == [] and ill.row(handle.id).attempt == 0
+    ill.planner._rests_until -= planner_module.REFUSED_REST
+    with pytest.raises(OSError, match="open files"):
+        ill.claim()
 
 
 def test_the_rest_is_the_poll_when_there_is_nothing(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -419,6 +420,45 @@ def test_jobs_that_the_loop_had_no_thread_for_run_once_it_has(
     with jobs.worker(poll=0.05):
         assert [job.result(30) for job in handles] == [1] * 5
     assert refused == 2
+
+
+@pytest.mark.parametrize("missing", ["thread", "file"])
+def test_a_job_of_one_attempt_outlives_that_there_is_no_loop(
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """It was claimed with others and has not begun, nor have those that were claimed after it."""
+    start, new_loop, refused = threading.Thread.start, asyncio.new_event_loop, 0
+
+    def refuse(error: Exception) -> None:
+        nonlocal refused
+        refused += 1
+        if refused <= 2:
+            raise error
+
+    def start_later(thread: threading.Thread) -> None:
+        if missing == "thread" and thread.name == "jobqueue-loop":
+            refuse(RuntimeError("can't start new thread"))
+        start(thread)
+
+    def make_later() -> asyncio.AbstractEventLoop:
+        if missing == "file":
+            refuse(OSError(errno.EMFILE, "Too many open files"))
+        return new_loop()
+
+    @jobs.task(max_attempts=1)
+    async def first() -> int:
+        return current_job().attempt
+
+    @jobs.task(max_attempts=1)
+    def second() -> int:
+        return current_job().attempt
+
+    handles = jobs.enqueue_many([first.call(), second.call(), first.call(), second.call()])
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+    monkeypatch.setattr(asyncio, "new_event_loop", make_later)
+    with jobs.worker(poll=0.05):
+        assert [job.result(30) for job in handles] == [1] * 4
+    assert refused > 2
 
 
 def test_a_task_that_is_added_while_the_worker_runs_is_async_all_the_same(jobs: JobQueue) -> None:
