@@ -281,11 +281,12 @@ class Task(Generic[P, R_co]):
             what = "within" if self._within is not None else "unique_key"
             raise invalid(what, "not with map(), which waits for many jobs")
         option_rules.whole(window, "window", 2, 1_000_000)
+        limit = None if timeout is None else option_rules.seconds(timeout, "timeout")
         if not arguments:
             raise InvalidOption("map: give it an iterable for each argument", field="arguments")
         calls = (self._call(items, {}) for items in zip(*arguments, strict=False))
         batches = self._in_bulk(calls, window // 2)
-        return Window(batches, window, ordered=ordered, timeout=timeout).results()
+        return Window(batches, window, ordered=ordered, timeout=limit).results()
 
     def _in_bulk(self, calls: Iterator[Call[R_co]], size: int) -> Iterator[list[Job[R_co]]]:
         while batch := list(itertools.islice(calls, size)):

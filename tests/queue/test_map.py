@@ -100,6 +100,8 @@ def test_map_refuses_what_could_only_hang(jobs: JobQueue) -> None:
         work.options(unique_key="k").map([1])
     with pytest.raises(InvalidOption, match="window"):
         work.map([1], window=1)
+    with pytest.raises(InvalidOption, match="timeout"):
+        work.map([1], timeout=-1)
     with pytest.raises(InvalidOption, match="iterable"):
         work.map()
     assert list(jobs.list()) == []
