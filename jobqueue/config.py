@@ -60,8 +60,7 @@ def pool_size(given: int | None) -> int | None:
     """
     text = os.environ.get(POOL_SIZE) or None
     if text is not None:
-        wanted = int(text) if text.isdecimal() else text
-        return options.whole(wanted, f"${POOL_SIZE}", 1, POOL_MAX)
+        return options.whole(options.integer(text), f"${POOL_SIZE}", 1, POOL_MAX)
     return None if given is None else options.whole(given, "pool_size", 1, POOL_MAX)
 
 

@@ -43,6 +43,7 @@ ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 OF_TASK = ("isolation", "schedule", "catch_up", "overlap", "redact")
 """Options of a task that no call can change."""
 
+_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(k|m|g|t|ki|mi|gi|ti)?b?", re.IGNORECASE | re.ASCII)
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -138,6 +139,11 @@ def whole(value: object, what: str, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise wrong(what, value, f"is not a whole number between {least} and {most}")
     return value
+
+
+def integer(text: str) -> int | str:
+    """Parse an integer; return any other text unchanged, for `whole()` to report."""
+    return int(text) if _INTEGER.fullmatch(text) else text
 
 
 def port(value: object, what: str = "port") -> int:

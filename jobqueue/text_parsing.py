@@ -11,7 +11,6 @@ from jobqueue.serialization.json_values import INTEGER_MAX
 from jobqueue.states import State
 
 _DIGITS = re.compile(r"[0-9]{1,30}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
 
 
 def job_id(text: str) -> int:
@@ -36,11 +35,6 @@ def action_id(text: str) -> int:
         said = f"{text[:40]!r} is not the id of an action; see: jobqueue log"
         raise invalid("id", said, text)
     return int(text)
-
-
-def whole(text: str) -> int | str:
-    """Parse an integer; return any other text unchanged, for the range check to report."""
-    return int(text) if _NUMBER.fullmatch(text) else text
 
 
 def state(text: str | None) -> State | None:

@@ -7,17 +7,15 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from jobqueue import text_parsing
 from jobqueue.cli import completion
 from jobqueue.errors import InvalidOption, invalid
+from jobqueue.options import integer
 from jobqueue.states import State
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 LIMIT_MAX = 1_000_000_000
 _DECIMAL = re.compile(r"[+-]?(\d{1,15}(\.\d{0,15})?|\.\d{1,15})", re.ASCII)
-
-whole = text_parsing.whole
 
 
 def option(
@@ -31,7 +29,7 @@ def option(
 
 def whole_option(names: str, help_: str, metavar: str = "N", **more: Any) -> Callable[[F], F]:
     """Return an option whose value is a whole number."""
-    return option(names, metavar, help_, type=whole, **more)
+    return option(names, metavar, help_, type=integer, **more)
 
 
 def flag(names: str, help_: str) -> Callable[[F], F]:

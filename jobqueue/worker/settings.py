@@ -109,7 +109,7 @@ def _queues(given: object, _what: str) -> dict[str, int | None]:
 
 def _pair(part: str) -> tuple[object, object]:
     name, colon, limit = part.rpartition(":")
-    return (name, int(limit)) if colon and limit.isdecimal() else (part, None)
+    return (name, options.integer(limit)) if colon and limit.isdecimal() else (part, None)
 
 
 def _name(value: object, what: str) -> str:

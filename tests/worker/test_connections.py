@@ -285,7 +285,7 @@ def test_the_environment_says_how_many_connections_a_queue_has(url: str, monkeyp
     assert size(pool_size=2) == 3
     monkeypatch.setenv("JOBQUEUE_POOL_SIZE", "")
     assert size() == 4
-    for wrong in ("0", "many"):
+    for wrong in ("0", "many", "1" * 5000):
         monkeypatch.setenv("JOBQUEUE_POOL_SIZE", wrong)
         with pytest.raises(InvalidOption, match="JOBQUEUE_POOL_SIZE"):
             size()

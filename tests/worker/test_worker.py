@@ -346,6 +346,7 @@ def test_a_worker_may_be_stopped_twice_and_before_it_has_begun_to_work(jobs: Job
         {"concurrency": 10_000},
         {"queues": ""},
         {"queues": "mail:0"},
+        {"queues": "mail:" + "1" * 5000},
         {"queues": "mail,mail"},
         {"queues": "a b"},
         {"queues": 5},

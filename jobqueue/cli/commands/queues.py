@@ -79,7 +79,7 @@ _pausing("resume", "Start jobs of these queues again.")
 
 @queues.command(cls=Command)
 @_queue
-@click.argument("most", metavar="N|none", type=params.whole)
+@click.argument("most", metavar="N|none", type=options.integer)
 @_force
 @pass_cli
 def limit(cli: CliContext, queue: str, most: int | str, force: bool) -> None:

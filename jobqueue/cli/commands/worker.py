@@ -15,7 +15,7 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobqueue import options
-from jobqueue.cli import completion, log_format, params
+from jobqueue.cli import completion, log_format
 from jobqueue.cli.commands.probe_options import bound, ports_of, serve
 from jobqueue.cli.context import CliContext, Command, pass_cli
 from jobqueue.cli.params import flag, option, whole_option
@@ -175,7 +175,7 @@ def _size(concurrency: int | str, autoscale: str | None) -> dict[str, int | str]
     least, colon, most = autoscale.partition(":")
     if not colon:
         raise invalid("autoscale", f"{autoscale!r}; write MIN:MAX, such as 2:8", autoscale)
-    return {"min_concurrency": params.whole(least), "max_concurrency": params.whole(most)}
+    return {"min_concurrency": options.integer(least), "max_concurrency": options.integer(most)}
 
 
 def _interrupt_loading() -> NoReturn:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from jobqueue import options, text_parsing
+from jobqueue import options
 from jobqueue.web.api.schemas import Schema
 from jobqueue.web.concurrency import Pools
 from jobqueue.web.requests import BODY_MAX, client_of, has_body, object_of, query_of, read_body
@@ -44,9 +44,7 @@ class Asked(NamedTuple):
         text, schema = self.given.get(of.name), of.schema
         if text is None:
             return schema.get("default")
-        return options.whole(
-            text_parsing.whole(text), of.name, schema["minimum"], schema["maximum"]
-        )
+        return options.whole(options.integer(text), of.name, schema["minimum"], schema["maximum"])
 
     def next_page(self, **changed: object) -> dict[str, str]:
         """Return the header that leads to the next page: this URL with other parameters."""

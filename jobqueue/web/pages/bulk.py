@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from jobqueue import text_parsing
+from jobqueue import options
 from jobqueue.bulk_verbs import RETRY, RETRY_ALL, SAMPLE, Verb, change_jobs, in_words, updating
 from jobqueue.errors import invalid
 from jobqueue.job_changes import JobChanges
@@ -57,7 +57,7 @@ def act(queue: JobQueue, form: Query, actor: str) -> Done:
 def _changes(form: Query) -> JobChanges:
     """Return what a form changes; a field that is left empty stays. Raises InvalidOption."""
     priority, to = form.get("new_priority", "").strip(), form.get("new_queue", "").strip()
-    given = {"priority": text_parsing.whole(priority) if priority else None, "queue": to or None}
+    given = {"priority": options.integer(priority) if priority else None, "queue": to or None}
     return JobChanges.of(given)
 
 

@@ -18,7 +18,7 @@ def log_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
     """Show what operators did, newest first. Raises InvalidOption."""
     before = None
     if query.get("before"):
-        before = options.whole(text_parsing.whole(query["before"]), "before", 1, 2**63 - 1)
+        before = options.whole(options.integer(query["before"]), "before", 1, 2**63 - 1)
     found = Audit(queue.store).stored(PAGE + 1, before=before)
     page = found[:PAGE]
     offers = Undo(queue.store).offers(page)

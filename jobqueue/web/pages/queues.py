@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from jobqueue import options, text_parsing
+from jobqueue import options
 from jobqueue.errors import JobNotFound, invalid
 from jobqueue.known_names import all_names, known_name
 from jobqueue.overview import HOUR, paused_by, queue_rows
@@ -59,7 +59,7 @@ def purge_page(queue: JobQueue, query: Query) -> tuple[str, dict[str, Any]]:
 def limit(queue: JobQueue, form: Query, actor: str) -> Done:
     """Set how many of its jobs may run at once; an empty field takes the limit back."""
     name, text = _known(queue, form), form.get("limit", "").strip()
-    most = check_limit(text_parsing.whole(text)) if text else None
+    most = check_limit(options.integer(text)) if text else None
     is_new = QueueControl(queue.store, actor).limit(name, most)
     said = "has no limit" if most is None else f"runs at most {counted(most, 'job')} at once"
     return _done(queue, name, said, is_new=is_new)
@@ -71,7 +71,7 @@ def rate(queue: JobQueue, form: Query, actor: str) -> Done:
     text, burst = form.get("rate", "").strip(), form.get("burst", "").strip()
     if burst and not text:
         raise invalid("burst", "there is no rate to run ahead of")
-    new = Rate.of(text, text_parsing.whole(burst) if burst else None) if text else None
+    new = Rate.of(text, options.integer(burst) if burst else None) if text else None
     is_new = QueueControl(queue.store, actor).rate(name, new)
     return _done(queue, name, f"starts {new}" if new else "has no rate", is_new=is_new)
 
