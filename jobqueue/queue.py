@@ -172,7 +172,7 @@ class JobQueue(JobVerbs):
     def _register(
         self, function: Callable[..., Any], name: str | None, options: TaskOptions
     ) -> Task[..., Any]:
-        known_as = name or str(getattr(function, "__name__", ""))
+        known_as = name or str(getattr(function, "__name__", "task"))
         settings = Options().merge(options, of_task=True)
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
         task = kind(

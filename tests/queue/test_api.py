@@ -100,7 +100,7 @@ def test_two_tasks_of_one_name_are_an_error_that_names_both_places() -> None:
     ids=["lambda", "builtin", "class", "len", "number", "generator"],
 )
 def test_what_is_no_function_with_a_name_cannot_be_a_task(function: Any) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match=r"\A\S+: "):
         JobQueue(NOWHERE).task(function)
 
 
