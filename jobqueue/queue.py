@@ -251,7 +251,7 @@ class JobQueue(JobVerbs):
         record = self._jobs.get(id_)
         if record is None:
             raise JobNotFound(f"there is no job {id_}", field="id", value=id_)
-        task = self.registry.get(record.task) if record.task in self.registry else None
+        task = self.registry.find(record.task)
         return Job(id_, self._jobs, task.codec.decode_result if task else json.loads)
 
     async def aget(self, id_: int) -> Job[Any]:
