@@ -28,8 +28,11 @@ Signal (Exception)                          raised by handlers about their own j
 
 import re
 from datetime import timedelta
+from typing import Any, TypeVar
 
 from jobqueue.records import AttemptError, lasting
+
+E = TypeVar("E", bound=Exception)
 
 SHOWN_MAX = 60
 
@@ -142,6 +145,15 @@ class WrongState(JobQueueError):
     """The operation does not apply to the job's state, such as cancelling one that succeeded."""
 
 
+def _made(kind: type[E], args: tuple[Any, ...]) -> E:
+    return kind.__new__(kind, *args)
+
+
+def _reduced(error: Exception) -> tuple[Any, ...]:
+    """For pickle and copy, of an error whose __init__ takes other arguments than its `args`."""
+    return _made, (type(error), error.args), vars(error)
+
+
 class QueueFull(JobQueueError):
     """A bounded queue has no room; nothing was enqueued.
 
@@ -154,6 +166,8 @@ class QueueFull(JobQueueError):
         self.queue = queue
         self.max_pending = max_pending
         self.retry_after = retry_after
+
+    __reduce__ = _reduced
 
 
 class EnqueueRefused(JobQueueError):
@@ -189,6 +203,8 @@ class AttemptTimeout(JobQueueError, TimeoutError):
 
 class Signal(Exception):
     """Base of what a handler raises to decide what becomes of its job."""
+
+    __reduce__ = _reduced
 
 
 class Snooze(Signal):

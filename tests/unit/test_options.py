@@ -1,5 +1,7 @@
 """The options of a task or a call: what is refused, with which words, and how they are merged."""
 
+import copy
+import pickle
 import pydoc
 import random
 import re
@@ -10,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from jobqueue import JobQueue, Task
-from jobqueue.errors import InvalidOption, Retry, Snooze
+from jobqueue.errors import Cancel, InvalidOption, JobFailed, QueueFull, Retry, Snooze
 from jobqueue.options import (
     ATTEMPTS_MAX,
     DEFAULT_BACKOFF,
@@ -24,7 +26,7 @@ from jobqueue.options import (
     instant,
     seconds,
 )
-from jobqueue.records import lasting
+from jobqueue.records import AttemptError, lasting
 from jobqueue.worker.observe.reporter import _short
 from jobqueue.worker.settings import WorkerOptions
 
@@ -178,6 +180,22 @@ def test_a_signals_duration_is_refused_in_the_words_of_delay(value: Any) -> None
         with pytest.raises(InvalidOption) as refused:
             signal(value)
         assert (str(refused.value), refused.value.field) == (f"{field}: {said}", field)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(Snooze("5m"), Snooze(5, reason="later"), Retry("5m"), Retry(), Cancel("no")),
+        QueueFull("full", queue="mail", max_pending=3, retry_after=1.5),
+        JobFailed("no", (AttemptError("ValueError", "no", None),)),
+        InvalidOption("delay: no", field="delay", value=-1),
+    ],
+    ids=kind,
+)
+def test_an_error_can_be_pickled_for_another_process_and_copied(error: Exception) -> None:
+    for same in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(same) is type(error)
+        assert (str(same), vars(same)) == (str(error), vars(error))
 
 
 NO_DURATIONS: list[object] = [
