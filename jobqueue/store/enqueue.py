@@ -34,10 +34,6 @@ BATCH_BYTES = 16_000_000
 """Approximate characters of arguments per INSERT: both databases limit a parameter's size."""
 PLAIN_ROWS = 20
 """Number of plain jobs from which `Backend.insert_rows` is faster than one batch parameter."""
-HELD_BY_ANOTHER_CALL = (
-    "unique key %r is held by job %d, which is another task or has other arguments; "
-    "no job of %s was made"
-)
 
 _plain_row = attrgetter(*PLAIN_COLUMNS)
 
@@ -293,4 +289,8 @@ def _is_plain(job: NewJob) -> bool:
 
 def _warn_of_another_call(held: _Held, job: NewJob) -> None:
     if (held.task, held.args) != (job.task, job.args):
-        log.warning(HELD_BY_ANOTHER_CALL, job.unique_key, held.id, job.task)
+        log.warning(
+            "unique key %r is held by job %d, which is another task or has other arguments; "
+            "no job of %s was made",
+            *(job.unique_key, held.id, job.task),
+        )

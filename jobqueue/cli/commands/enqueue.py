@@ -1,8 +1,7 @@
 """`enqueue`: one job from the command line, or many from a file; `exec`: a command line."""
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -26,7 +25,6 @@ from jobqueue.known_names import names_of
 from jobqueue.printable_text import did_you_mean, listed
 from jobqueue.serialization.json_values import parse_json
 from jobqueue.states import WAITING
-from jobqueue.store.enqueue import HELD_BY_ANOTHER_CALL
 from jobqueue.store.names import names_in_use
 from jobqueue.tasks import Call, Registry
 from jobqueue.worker.execute.exec_task import EXEC as EXEC_TASK
@@ -151,13 +149,7 @@ def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[
     wait_limit = _wait_limit(given["waits"], given["wait_timeout"])
     call = make()
     nearly = None if given["queue"] is None else _nearly(cli, given["queue"])
-    with _warnings_of_key() as warnings:
-        job = cli.queue.enqueue_many([call])[0]
-    says_more = not (given["waits"] or cli.json or job.created)
-    note = _about_holder(job, call, is_warned=bool(warnings)) if says_more else None
-    if note is None:
-        for warning in warnings:
-            logging.getLogger(warning.name).handle(warning)
+    job = cli.queue.enqueue_many([call])[0]
     if nearly is not None:
         cli.note(nearly)
     if given["waits"]:
@@ -168,53 +160,34 @@ def enqueue_one(cli: CliContext, given: dict[str, Any], make: Callable[[], Call[
         echo(job.id)
         if job.created:
             note_unknown(cli, [call.task.name])
-        elif note is not None:
+        elif (note := _about_holder(job, call)) is not None:
             cli.note(note)
 
 
-@contextlib.contextmanager
-def _warnings_of_key() -> Iterator[list[logging.LogRecord]]:
-    """Withhold from the log, and yield, what it says of a key that another call holds."""
-    withheld: list[logging.LogRecord] = []
-    logger = logging.getLogger("jobqueue.store")
+def _about_holder(job: Job[Any], call: Call[Any]) -> str | None:
+    """Return what became of the job that holds the unique key; None: the log says all of it.
 
-    def passes(record: logging.LogRecord) -> bool:
-        if record.msg != HELD_BY_ANOTHER_CALL:
-            return True
-        withheld.append(record)
-        return False
-
-    logger.addFilter(passes)
-    try:
-        yield withheld
-    finally:
-        logger.removeFilter(passes)
-
-
-def _about_holder(job: Job[Any], call: Call[Any], *, is_warned: bool) -> str | None:
-    """Return what became of the job that holds the unique key; None: what the log says of it."""
-    settings, there = call.settings, f"job {job.id} with that unique key was there"
+    The log warns, as in any program, of a holder that is another call and stays one.
+    """
+    settings, became = call.settings, "; no new one was made"
     replaces = settings.on_conflict == "replace"
-    try:
+    with contextlib.suppress(SQLAlchemyError, JobNotFound):  # The role may be one that only writes.
         record = job.record()
-    except (SQLAlchemyError, JobNotFound):  # The role may be one that only writes.
-        return None if is_warned else f"{there}; no new one was made"
-    same_task = record.task == call.task.name
-    other = not same_task or record.args != call.args
-    keeps = f", and keeps its {'' if same_task else 'task and '}arguments" if other else ""
-    if settings.on_conflict == "ignore" and settings.debounce is None:
-        if other and not settings.rerun:
-            return None
-        became = f"; no new one was made{', and it keeps its arguments' if other else ''}"
-    elif replaces and other:  # It could not be, or someone else was faster still.
-        became = f"; its state is {record.state}, and it stays as it is"
-    elif record.state not in WAITING:  # Perhaps it was changed, and has begun since.
-        became = f"{keeps}; its state is {record.state}"
-    elif replaces:
-        became = ", and was replaced"
-    else:
-        became = f"{keeps}; it is due {ago(record.run_at)}"
-    return there + became
+        other = (record.task, record.args) != (call.task.name, call.args)
+        if settings.on_conflict != "ignore" or settings.debounce is not None:
+            if replaces and other:  # It could not be, or someone else was faster still.
+                became = f"; its state is {record.state}, and it stays as it is"
+            elif record.state not in WAITING:  # Perhaps it was changed, and has begun since.
+                became = f"; its state is {record.state}"
+            elif replaces:
+                became = ", and was replaced"
+            else:
+                became = f"; it is due {ago(record.run_at)}"
+        elif other:
+            if not settings.rerun:
+                return None
+            became += ", and it keeps its arguments"
+    return f"job {job.id} with that unique key was there{became}"
 
 
 def _nearly(cli: CliContext, queue: str) -> str | None:
