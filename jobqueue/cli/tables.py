@@ -69,7 +69,7 @@ class Column(Generic[T]):
     rank: int = 0
     """Columns of a greater rank are left out first where there is no room; 0 always stays."""
     least: int | None = None
-    """The column may be shortened to this many cells; None: never."""
+    """The column may be shortened to this many cells, or half of the line; None: never."""
     in_middle: bool = False
     """It is shortened in its middle: names that begin alike often differ at their ends."""
     wraps: bool = False
@@ -219,7 +219,7 @@ def _fit(
     least = {
         column.title: natural[column.title]
         if column.least is None
-        else min(natural[column.title], max(column.least, len(column.title)))
+        else min(natural[column.title], max(min(column.least, room // 2), len(column.title)))
         for column in columns
     }
     wanted = least | {title: max(cells, least[title]) for title, cells in clear.items()}
@@ -267,6 +267,7 @@ def cut_in_middle(text: str, width: int, screen: Console) -> str:
     if cell_len(text) <= width:
         return text
     end = set_cell_size(text[::-1], max(0, width // 2 - 1))[::-1]
-    while end and not cell_len(end[0]):  # A mark, whose letter is left out.
+    # Its begin may be a mark, whose letter is left out, or a blank for half of a wide letter.
+    while end and (end[0] == " " or not cell_len(end[0])):
         end = end[1:]
     return cut(text, width - cell_len(end), screen) + end

@@ -1,7 +1,9 @@
 """`list`, `show`, `why`, `wait`."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +182,22 @@ def test_a_list_shows_names_whole_and_no_column_of_nothing(
     bare.id(name, "x" * 99, "--tag", "urgent")
     assert all(name in line for line in bare.ok("list").splitlines()[1:])
     assert name in bare.ok("stats")
+
+
+@pytest.mark.databases("sqlite")
+def test_half_a_terminal_of_40_columns_is_for_names(
+    cli_with_app: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "synchronise_all_records_of_every_customer_of_ours"
+    path = Path(f"{str(cli_with_app.app).split(':')[0]}.py")
+    path.write_text(path.read_text().replace("def fail(", f"def {name}("))
+    cli_with_app.id(name)
+    cli_with_app.drain()
+    for command in (["list"], ["errors"], ["top", "--once"]):
+        lines = cli_with_app.ok(*command).splitlines()
+        assert any(re.search(r"synchron\w+…\w+_of_ours", line) for line in lines), lines
+        assert max(map(len, lines)) <= 40
 
 
 @pytest.mark.parametrize("width", ["50", "200", ""])

@@ -215,6 +215,13 @@ def test_two_names_that_differ_do_not_look_alike_once_they_are_cut(
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_no_blank_is_put_for_half_a_wide_letter_of_a_name_that_is_cut() -> None:
+    name = "日本語の仕事の名前はとても長い"
+    for width in range(4, 2 * len(name)):
+        cut = tables.cut_in_middle(name, width, tables.console())
+        assert " " not in cut and cell_len(cut) in (width, width - 1)
+
+
 def test_a_mark_is_not_put_on_the_dots_of_a_name_that_is_cut() -> None:
     name = "worker-of-cafe\u0301-host"
     for width in range(2, len(name) - 1):

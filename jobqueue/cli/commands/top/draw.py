@@ -171,7 +171,7 @@ def _table(
 ) -> list[Line]:
     """Return a table's titles and rows, or a line that says that there is nothing."""
     if not rows:
-        return [Line(Text(nothing, "dim"))]
+        return [Line(text) for text in wrap(Text(nothing, "dim"), room.width)]
     head, *lines = Table(columns, rows, memory(room.width), room.width).lines(rows)
     return [Line(head), *(Line(text, item(row)) for text, row in zip(lines, rows, strict=True))]
 
