@@ -188,6 +188,17 @@ def test_jobs_are_found_by_their_last_error_unless_they_have_succeeded(
     assert found(kit, "add OSError") == []
 
 
+def test_an_attempt_without_an_error_does_not_hide_the_error_of_the_one_before(
+    kit: StoreKit,
+) -> None:
+    holder, id_ = kit.worker(), kit.add()
+    kit.finish(holder, kit.errored(kit.take_one(holder), -1.0))
+    kit.maintenance.promote()
+    kit.finish(holder, kit.snoozed(kit.take_one(holder)))
+    assert kit.outcomes(id_) == ["errored", "snoozed"]
+    assert found(kit, SIGNATURE) == [id_]
+
+
 @pytest.mark.parametrize(
     ("verb", "left"),
     [("retry", State.AVAILABLE), ("cancel", State.CANCELLED), ("delete", None)],

@@ -3,20 +3,22 @@
 import gc
 import json
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 
 from jobqueue.options import Options
-from jobqueue.new_jobs import Inserted
+from jobqueue.new_jobs import Conflict, Inserted
 from jobqueue.records import JobFilter
 from jobqueue.states import State
 from jobqueue.store import enqueue
 from jobqueue.store import jobs as jobs_module
 from jobqueue.store.jobs import Jobs
+from jobqueue.store.schema import jobs as jobs_table
 from jobqueue.tasks import Call
 from tests.store.conftest import ONLY_SQLITE, StoreKit
 
@@ -412,7 +414,7 @@ def test_jobs_are_found_by_what_they_are(kit: StoreKit) -> None:
     assert find(tag="red") == [a]
     assert find(tag="Red") == [b]
     assert find(tag="re") == find(tag="r%") == find(tag="_ed") == []
-    assert find(task="send") == [b]
+    assert find(task="send") == find(tasks=("send", "mail")) == [b]
     assert find(queue="mail") == [a]
     assert find(state=State.FAILED) == [c]
     assert find(ids=(a, c, 999_999)) == [c, a]
@@ -447,3 +449,22 @@ def test_a_key_whose_older_job_runs_again_gives_that_one_and_not_the_last_that_e
     assert newer != older
     kit.jobs.retry(JobFilter(ids=(older,)), succeeded=True)
     assert kit.insert(kit.new(unique_key="k")) == [Inserted(older, False)]
+
+
+@pytest.mark.databases("postgres")  # On the other, who writes holds the database.
+def test_a_batch_locks_the_holders_of_its_keys_in_the_order_of_their_ids(
+    kit: StoreKit, blocked: Any
+) -> None:
+    """As every transaction does, so that no two wait for each other."""
+    first, second = kit.add(unique_key="a"), kit.add(unique_key="b")
+    calls = [kit.new(unique_key=key, conflict=Conflict("replace"), priority=5) for key in "ba"]
+    batch = threading.Thread(target=kit.insert, args=calls)
+    row = select(jobs_table.c.id).with_for_update(nowait=True)
+    with kit.store.write() as other:
+        other.execute(row.where(jobs_table.c.id == first))
+        batch.start()
+        blocked()
+        with kit.store.write() as third:  # Which fails if the batch has locked it.
+            third.execute(row.where(jobs_table.c.id == second))
+    batch.join(60)
+    assert [kit.row(id_).priority for id_ in (first, second)] == [5, 5]
