@@ -19,6 +19,12 @@ def due_in(job: Any) -> float:
     return float((job.record().run_at - datetime.now(UTC)).total_seconds())
 
 
+def columns(jobs: JobQueue, id_: int, *names: str) -> tuple[Any, ...]:
+    with jobs.store.read() as connection:
+        wanted = select(*(jobs_table.c[name] for name in names)).where(jobs_table.c.id == id_)
+        return tuple(connection.execute(wanted).one())
+
+
 def set_columns(jobs: JobQueue, id_: int, **values: Any) -> None:
     with jobs.store.write() as connection:
         connection.execute(update(jobs_table).where(jobs_table.c.id == id_).values(values))
@@ -62,16 +68,48 @@ def test_a_replaced_job_is_held_to_the_limit_of_the_new_call(
     call.options(**limit).enqueue(2)
 
     def lane() -> tuple[Any, ...]:
-        names = ("lane", "lane_limit", "lane_strict", "lane_weight")
-        with jobs.store.read() as connection:
-            columns = (jobs_table.c[name] for name in names)
-            wanted = select(*columns).where(jobs_table.c.id == job.id)
-            return tuple(connection.execute(wanted).one())
+        return columns(jobs, job.id, "lane", "lane_limit", "lane_strict", "lane_weight")
 
     assert lane() == ("tenant-7", 0, 1, 2.0)
     assert job.record().lane == "tenant-7"
     call.enqueue(3)
     assert lane()[:2] == (None, None)
+
+
+def test_a_replaced_job_is_in_all_else_as_a_new_one(jobs: JobQueue, add: Any) -> None:
+    """Nothing is left of the call before, nor of what that has been through."""
+
+    @jobs.task
+    def sub(x: int) -> int:
+        return x
+
+    job = sub.options(unique_key="k", unique_until="deleted", delay=1000).enqueue(1)
+    been = {"snoozes": 2, "crashes": 1, "child_crashes": 1, "reason": "later"}
+    told = {"progress": 0.5, "progress_message": "half", "scheduled_for": after(0.0)}
+    set_columns(jobs, job.id, **been, **told, deadline_at=after(5.0), expires_at=after(5.0))
+    call = add.options(on_conflict="replace", queue="mail", timeout=7, backoff=fixed(9))
+    call = call.options(max_attempts=1, deadline=900, expires=600)
+    assert call.options(unique_key="k").enqueue(2) == job
+    new = call.options(unique_key="other").enqueue(2)
+    names = ("task", "queue", "args", "timeout", "backoff", "unique_until", "max_attempts")
+    names += (*been, *told)
+    old, fresh = columns(jobs, job.id, *names), columns(jobs, new.id, *names)
+    assert old == fresh
+    assert columns(jobs, job.id, "base_max_attempts") == (1,)
+    for name in ("deadline_at", "expires_at"):
+        (old_at,), (new_at,) = columns(jobs, job.id, name), columns(jobs, new.id, name)
+        assert abs((new_at - old_at).total_seconds()) < 60
+
+
+def test_a_call_replaces_no_job_that_has_freed_its_key(jobs: JobQueue, add: Any) -> None:
+    task = add.options(unique_key="k", unique_until="started", delay=1000)
+    begun = task.enqueue(1)
+    set_columns(jobs, begun.id, attempt=1, key_released=1)
+    waits = task.enqueue(2)
+    assert waits.created
+    assert task.options(on_conflict="replace").enqueue(3) == waits
+    args = [json.loads(job.record().args)["args"] for job in (begun, waits)]
+    assert args == [[1], [3]]
 
 
 def test_a_holder_that_is_due_can_be_put_off_and_called_back(jobs: JobQueue, add: Any) -> None:
@@ -160,12 +198,14 @@ def test_a_debounced_job_is_due_at_most_so_long_after_the_first_call(
     assert job.state == "available"
 
 
+@pytest.mark.parametrize("begun", ["attempt", "snoozes", "crashes"])
 def test_a_burst_of_calls_does_not_use_up_the_attempts_of_a_debounced_job(
-    jobs: JobQueue, add: Any
+    jobs: JobQueue, add: Any, begun: str
 ) -> None:
     task = add.options(unique_key="k", debounce=1, max_wait=1)
     job = task.enqueue(1)
-    set_columns(jobs, job.id, attempt=1, run_at=after(3600.0), created_at=after(-60.0))
+    later = {"run_at": after(3600.0), "created_at": after(-60.0)}
+    set_columns(jobs, job.id, **later, **{begun: 1})
     task.enqueue(1)
     assert job.state == "scheduled"
     assert due_in(job) > 3000

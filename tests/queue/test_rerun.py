@@ -11,10 +11,12 @@ from jobqueue import JobQueue, State, WrongState
 from jobqueue.errors import InvalidOption
 from jobqueue.records import Registration
 from jobqueue.store.claims import Claims, WorkerRef
+from jobqueue.store.clock import after
 from jobqueue.store.leases import Leases
 from jobqueue.store.maintenance import Maintenance
 from jobqueue.store.schema import jobs as jobs_table
 from tests.queue.conftest import NOWHERE, count
+from tests.queue.test_conflicts import columns, set_columns
 
 
 @pytest.fixture
@@ -78,8 +80,33 @@ def test_the_other_run_follows_whatever_the_first_ones_end(
         jobs.delete(first.id)
     else:
         end(jobs, first.id, state)
+    set_columns(jobs, second.id, run_at=after(-3600.0))
     assert (upkeep.pass_on_keys(), second.state) == (1, "available")
+    awaited, due = columns(jobs, second.id, "awaited_key", "run_at")
+    assert awaited is None and (datetime.now(UTC) - due).total_seconds() < 60  # Due now.
     assert work.enqueue(3) == second
+
+
+def test_calls_of_one_batch_follow_each_the_holder_of_its_own_key_and_as_it_asks(
+    jobs: JobQueue, work: Any
+) -> None:
+    other = work.options(unique_key="other")
+    work.enqueue(1), other.enqueue(1)
+    begin(jobs)
+    calls = [work.call(2), other.call(2), work.call(3), work.options(on_conflict="replace").call(4)]
+    made = jobs.enqueue_many(calls)
+    assert [job.created for job in made] == [True, True, False, False]
+    assert {made[0].id, made[2].id, made[3].id} == {made[0].id} != {made[1].id}
+    found = [columns(jobs, job.id, "awaited_key", "args") for job in made[:2]]
+    assert found == [("k", '{"args":[4],"kwargs":{}}'), ("other", '{"args":[2],"kwargs":{}}')]
+
+
+def test_a_holder_that_has_not_begun_is_left_as_it_is(jobs: JobQueue, work: Any) -> None:
+    holder = work.options(delay=1000).enqueue(1)
+    again = work.enqueue(2)
+    assert (again, again.created, holder.state) == (holder, False, "scheduled")
+    (due,) = columns(jobs, holder.id, "run_at")
+    assert (due - datetime.now(UTC)).total_seconds() > 900
 
 
 def test_why_names_the_job_that_the_other_run_waits_for(jobs: JobQueue, work: Any) -> None:
@@ -127,6 +154,19 @@ def test_an_enqueue_after_the_end_gets_the_job_that_waits_for_the_key(
     assert (second.state, count(jobs)) == ("available", 2)
 
 
+def test_a_call_that_asks_for_no_rerun_makes_a_job_of_its_own_after_the_end(
+    jobs: JobQueue, work: Any
+) -> None:
+    first = work.enqueue(1)
+    begin(jobs)
+    second = work.enqueue(2)
+    end(jobs, first.id, State.SUCCEEDED)
+    newer = work.options(rerun=False, on_conflict="replace").enqueue(3)
+    assert (newer.created, newer == second) == (True, False)
+    assert second.record().args == '{"args":[2],"kwargs":{}}'
+    assert (second.state, Maintenance(jobs.store).pass_on_keys()) == ("scheduled", 0)
+
+
 def test_a_call_in_a_batch_replaces_the_job_that_waits_for_the_key_of_one_that_has_ended(
     jobs: JobQueue, work: Any, add: Any
 ) -> None:
@@ -153,6 +193,7 @@ def test_the_waiting_run_can_be_replaced_and_rescheduled(jobs: JobQueue, work: A
     assert work.options(on_conflict="replace").enqueue(3) == second
     assert second.record().args == '{"args":[3],"kwargs":{}}'
     assert work.options(debounce=1000).enqueue(4) == second
+    assert second.record().args == '{"args":[3],"kwargs":{}}'
     end(jobs, first.id, State.SUCCEEDED)
     assert Maintenance(jobs.store).pass_on_keys() == 1
     assert (second.state, second.record().unique_key) == ("scheduled", "k")
@@ -184,6 +225,8 @@ def test_an_operator_may_cancel_and_retry_the_run_that_waits(jobs: JobQueue, wor
     second.cancel()
     third = work.enqueue(3)
     assert third.created
+    assert work.options(on_conflict="replace").enqueue(4) == third
+    assert (second.state, second.record().args) == ("cancelled", '{"args":[2],"kwargs":{}}')
     with pytest.raises(WrongState, match="its unique key 'k' is held by another job"):
         jobs.retry(second.id)
     third.cancel()
