@@ -10,6 +10,7 @@ from sqlalchemy import update
 from jobqueue import InvalidArguments, InvalidOption, JobQueue, cron, every, exponential, fixed
 from jobqueue.schedules.scheduled_calls import call_of, declared, definition_of
 from jobqueue.schedules.definition import ScheduleRecord
+from jobqueue.store.database import Store
 from jobqueue.store.schema import schedules
 from jobqueue.store.schedule_ticks import Ticks
 
@@ -71,6 +72,14 @@ def test_what_the_code_declares_is_written_once_and_follows_the_code(
     assert record.next_at is not None and (record.next_at.hour in (1, 2))
 
 
+def test_a_start_that_declares_nothing_new_waits_for_no_writer(
+    code: Callable[..., JobQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code(schedule=every(hours=1))
+    monkeypatch.setattr(Store, "transact", lambda *_: pytest.fail("it writes"))
+    code(schedule=every(hours=1))
+
+
 def test_an_operators_change_stays_until_reset(code: Callable[..., JobQueue]) -> None:
     jobs = code(schedule=every(hours=1))
     call = jobs.registry["report"].options(queue="slow").call()
@@ -91,7 +100,10 @@ def test_what_the_code_declares_no_more_is_orphaned_until_it_does(
 ) -> None:
     jobs = code(schedule=every(hours=1))
     code()
-    assert shape(jobs.schedules.get("report")) == ("every 1h", "code", False, True)
+    gone = jobs.schedules.get("report")
+    assert shape(gone) == ("every 1h", "code", False, True)
+    code()
+    assert jobs.schedules.get("report").orphaned_at == gone.orphaned_at  # Since the first one.
     code(schedule=every(hours=1))
     assert shape(jobs.schedules.get("report")) == ("every 1h", "code", False, False)
     code(name="another")  # An app without that task has no say.
@@ -104,6 +116,7 @@ def test_an_operators_schedule_with_the_name_of_a_declared_one_is_an_operators_c
     jobs = code()
     jobs.schedules.add("report", jobs.registry["report"].call(), every(days=1))
     code(schedule=every(hours=1))
+    code()  # It never was the code's.
     assert shape(jobs.schedules.get("report")) == ("every 1d", "operator", True, False)
     jobs.schedules.reset("report")
     assert shape(jobs.schedules.get("report")) == ("every 1h", "code", False, False)
