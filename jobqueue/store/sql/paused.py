@@ -229,4 +229,4 @@ def _signs() -> Executable:
         select(column).select_from(workers).scalar_subquery()
         for column in (func.count(), func.max(workers.c.started_at))
     )
-    return select(pauses.c.kind, pauses.c.name, pauses.c.paused_at, last_action, *fleet)
+    return select(pauses.c.kind, pauses.c.name, last_action, *fleet)
