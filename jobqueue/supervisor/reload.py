@@ -1,6 +1,7 @@
 """What `worker --reload` watches: the Python files of the project's folder and of the app."""
 
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from jobqueue.optional_dependencies import required
 
 with required("reload", "--reload needs"):
     from watchfiles import PythonFilter, watch
+
+
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # The supervisor names what changed.
 
 
 class _SourceFilter(PythonFilter):

@@ -95,6 +95,7 @@ def test_an_app_that_is_broken_waits_for_the_next_change(
     write(tmp_path / "reloaded.py", "def (:\n")
     wait_until(lambda: log().count("waiting for a change") == 2)
     assert "SyntaxError" in log()
+    assert "stopped at once" not in log() and "watchfiles" not in log()  # No job ran.
     assert process.popen.poll() is None
     write(tmp_path / "reloaded.py", APP.replace("return 1", "return 1 + 2"))
     assert result(it, it.id("version")) == 3

@@ -213,8 +213,9 @@ def _run(
         own.wait()
         if stop.first is not None:
             log.info("%s: stopping; a second signal stops at once", stop.first)
-        in_order = own.stop() and stop.level <= 1
-    if not in_order:
+        nothing_left = own.stop()
+    in_order = nothing_left and stop.level <= 1
+    if not nothing_left:
         asked = stop.level > 1
         log.log(
             logging.WARNING if asked else logging.ERROR,
