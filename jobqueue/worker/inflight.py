@@ -114,16 +114,17 @@ class InFlight:
                     continue
                 if self.closing:
                     self.outbox.put(released(claim))
-                elif self._runs_on_loop(claim):
-                    asynchronous += 1
-                    try:
+                    continue
+                try:
+                    if self._runs_on_loop(claim):
+                        asynchronous += 1
                         self._submit(claim)
-                    except (OSError, RuntimeError) as error:  # No file, no thread for the loop.
-                        refused = error
-                        self.outbox.put(released(claim))
-                else:
-                    self.capacity.open.add((claim.id, claim.fence))
-                    self.inbox.put(claim)
+                    else:
+                        self.capacity.open.add((claim.id, claim.fence))
+                        self.inbox.put(claim)
+                except Exception as error:  # noqa: BLE001 - No file, or no thread, for the loop.
+                    refused = error
+                    self.outbox.put(released(claim))
             self.capacity.asynchronous.observe(asynchronous, len(claims))
         if refused is not None:
             raise refused

@@ -259,8 +259,13 @@ def test_claims_of_a_lease_that_was_lost_meanwhile_are_dropped(
     assert handle.state is State.RUNNING  # until a reaper takes it
 
 
+def without_files(_claim: object) -> bool:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("runs_on_loop", [lambda _claim: True, without_files])
 def test_a_worker_that_has_no_loop_leaves_async_jobs_to_others_for_a_while(
-    jobs: JobQueue, stepped: Stepped
+    jobs: JobQueue, stepped: Stepped, runs_on_loop: Callable[[object], bool]
 ) -> None:
     """Else it claims them again with each outcome, and no other worker ever sees them waiting."""
 
@@ -269,11 +274,7 @@ def test_a_worker_that_has_no_loop_leaves_async_jobs_to_others_for_a_while(
 
     handle = fetch.enqueue()
     ill = stepped()
-
-    def submit(_claim: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    ill.inflight.send_to_loop(lambda _claim: True, submit)
+    ill.inflight.send_to_loop(runs_on_loop, without_files)
     with pytest.raises(OSError, match="open files"):
         ill.claim()
     assert ill.planner.wanted() == 0
