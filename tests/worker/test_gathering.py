@@ -26,10 +26,11 @@ def worker(jobs: JobQueue, stepped: Stepped, monkeypatch: pytest.MonkeyPatch) ->
         worker.execute()
         worker.late = worker.inflight.outbox.get_nowait()
         worker.waits = []
+        worker.meanwhile = lambda: worker.inflight.outbox.put(worker.late)
 
         def wait(seconds: float) -> None:
             worker.waits.append(seconds)
-            worker.inflight.outbox.put(worker.late)
+            worker.meanwhile()
 
         monkeypatch.setattr(worker.parts.completer._stopping, "wait", wait)
         return worker
@@ -53,3 +54,29 @@ def test_jobs_without_lanes_are_completed_at_once(worker: Any) -> None:
     worker = worker(None, None)
     worker.parts.completer.tick()
     assert (worker.waits, len(worker.inflight.held)) == ([], 1)
+
+
+def test_jobs_of_other_lanes_are_not_waited_for(worker: Any) -> None:
+    """One that runs for an hour would hold up every claim from the lanes beside it."""
+    worker = worker("a", "b", "b")
+    worker.parts.completer.tick()
+    assert (worker.waits, len(worker.inflight.held)) == ([], 1)
+
+
+def test_a_claim_that_was_lost_is_not_waited_for(worker: Any) -> None:
+    worker = worker("a", "a")
+    del worker.inflight._held[worker.late.claim.id]
+    worker.parts.completer.tick()
+    assert worker.waits == [] and not worker.inflight.held
+
+
+def test_outcomes_that_are_not_to_be_written_any_more_after_the_wait_write_nothing(
+    worker: Any,
+) -> None:
+    """Their jobs were lost with the server's commits, and others have got their ids."""
+    worker = worker("a", "a")
+    (outcome,) = worker.outbox()
+    lost = {id(outcome.claim): outcome.claim}
+    worker.meanwhile = lambda: worker.inflight._replaced.update(lost)
+    assert worker.parts.completer.tick() == 0.5
+    assert len(worker.waits) == 1 and worker.writer.batch == []

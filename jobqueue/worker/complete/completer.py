@@ -6,14 +6,14 @@ from jobqueue.store.database import Store
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.service_thread import Service
 
-GATHER = 0.002  # seconds in which other jobs of lanes may end, as they began together
+GATHER = 0.002  # seconds in which other jobs of the same lanes may end, as they began together
 
 
 class Completer(Service):
     """Writes outcomes. What arrives during one commit is the next batch.
 
-    No timer, but where other jobs of lanes run here: each claim after a completion locks their key,
-    so that few large ones keep its places fuller than many small ones.
+    A round waits for `GATHER` only where more jobs of the same lanes are in hand: the claim after
+    each batch locks their key, and few large claims keep its places fuller than many small ones.
     """
 
     def __init__(self, store: Store, writer: OutcomeWriter, settled: Callable[[], None]) -> None:
@@ -24,11 +24,12 @@ class Completer(Service):
 
     def tick(self) -> float | None:
         """Write one batch."""
-        if not self._writer.gather():
-            return 0.5
-        if self._writer.are_few_of_lanes():
+        gathered = self._writer.gather()
+        if gathered and self._writer.may_gather_more():
             self._stopping.wait(GATHER)
-            self._writer.gather()
+            gathered = self._writer.gather()
+        if not gathered:
+            return 0.5
         try:
             with self._store.write() as connection:
                 self._writer.write(connection)

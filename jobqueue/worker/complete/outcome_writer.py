@@ -67,9 +67,9 @@ class OutcomeWriter:
             self._split_repeats()
         return len(batch)
 
-    def are_few_of_lanes(self) -> bool:
-        """Return whether more jobs of lanes are in hand here than outcomes were gathered."""
-        return self._lanes is not None and len(self.batch) < len(self._lanes.lanes_of)
+    def may_gather_more(self) -> bool:
+        """Return whether other jobs in hand are in the lanes of those that were gathered."""
+        return self._lanes is not None and self._lanes.hold_more(self.batch, self.inflight.held)
 
     def _split_repeats(self) -> None:
         """Put back what one batch cannot hold: its states are by job id, its lease is one.
