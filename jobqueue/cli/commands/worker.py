@@ -214,7 +214,6 @@ def _run(
         if stop.first is not None:
             log.info("%s: stopping; a second signal stops at once", stop.first)
         nothing_left = own.stop()
-    in_order = nothing_left and stop.level <= 1
     if not nothing_left:
         asked = stop.level > 1
         log.log(
@@ -225,14 +224,14 @@ def _run(
     summary = {
         "worker": own.name,
         "processed": own.processed,
-        "in_order": in_order,
+        "in_order": nothing_left and stop.level <= 1,
         "failure": own.failure,
         "signal": stop.first,
         "seconds": round(time.monotonic() - began, 3),
     }
     if channel is not None:
         channel.send(ended=summary, grown=own.outgrown)
-    return 0 if in_order and own.failure is None else 1, summary
+    return 0 if summary["in_order"] and own.failure is None else 1, summary
 
 
 def tune_gc() -> None:

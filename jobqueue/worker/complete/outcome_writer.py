@@ -69,7 +69,9 @@ class OutcomeWriter:
 
     def may_gather_more(self) -> bool:
         """Return whether other jobs in hand are in the lanes of those that were gathered."""
-        return self._lanes is not None and self._lanes.hold_more(self.batch, self.inflight.held)
+        if self._lanes is None or not self._lanes.lanes_of:
+            return False
+        return self._lanes.hold_more(self.batch, self.inflight.held)
 
     def _split_repeats(self) -> None:
         """Put back what one batch cannot hold: its states are by job id, its lease is one.
