@@ -25,7 +25,7 @@ from jobqueue.store.schedules import ScheduleTable, not_found
 from jobqueue.tasks import Call, Registry, Task
 
 DAY = 86_400.0
-PREVIEW_MAX = 10 * 366 * DAY
+DAYS_MAX = int(option_rules.SECONDS_MAX / DAY)
 
 
 class Schedules:
@@ -134,7 +134,7 @@ class Schedules:
 
         Also of a schedule that this program declares and no worker has written yet.
         """
-        limit = option_rules.seconds(within, "within", most=PREVIEW_MAX)
+        limit = option_rules.seconds(within, "within")
         found = self._table.find(option_rules.name(name, "name"))
         own = declared(self._registry)
         if not found and name not in own:

@@ -17,13 +17,12 @@ from jobqueue.display import ago
 from jobqueue.errors import invalid
 from jobqueue.json_forms import job_json
 from jobqueue.printable_text import listed
-from jobqueue.schedules.api import Schedules
+from jobqueue.schedules.api import DAYS_MAX, Schedules
 from jobqueue.schedules.definition import CATCH_UPS, OVERLAPS, ScheduleRecord
 from jobqueue.schedules.timing import Run, Timing, cron, every
 from jobqueue.store.audit import operator
 from jobqueue.tasks import Registry
 
-DAYS_MAX = 3660
 PAGE = 1000
 FEW = 20
 """Runs that are printed as text unless --days says which."""

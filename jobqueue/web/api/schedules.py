@@ -12,7 +12,7 @@ from jobqueue.errors import invalid
 from jobqueue.job import Job
 from jobqueue.json_calls import call_of_line
 from jobqueue.redaction import Redaction
-from jobqueue.schedules.api import DAY, PREVIEW_MAX, Schedules
+from jobqueue.schedules.api import DAY, DAYS_MAX, Schedules
 from jobqueue.schedules.definition import ScheduleRecord
 from jobqueue.schedules.timing import Timing, cron, every
 from jobqueue.tasks import Registry
@@ -24,7 +24,7 @@ from jobqueue.web.responses import json_response
 
 DAYS = Parameter(
     "days",
-    {"type": "integer", "minimum": 1, "maximum": int(PREVIEW_MAX / DAY), "default": 7},
+    {"type": "integer", "minimum": 1, "maximum": DAYS_MAX, "default": 7},
     "How far ahead.",
 )
 RUNS = Parameter(
