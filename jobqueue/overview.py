@@ -34,7 +34,9 @@ STUCK_AFTER = 5.0
 """Seconds beyond its timeout, or after a request to stop, from which on a job is stuck."""
 FRESH = 15.0
 """Seconds for which findings are shown before the database is asked again."""
-_found: WeakKeyDictionary[Store, tuple[float, Sequence[str], list[Finding]]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[Store, dict[tuple[str, ...], tuple[float, list[Finding]]]]
+_found = WeakKeyDictionary()
+"""By the open names: the dashboard has some, and `/metrics` of the same process has none."""
 _days: WeakKeyDictionary[Store, tuple[float, "list[Point]"]] = WeakKeyDictionary()
 
 
@@ -221,11 +223,11 @@ def as_finding(group: ErrorGroup) -> Finding:
 
 def recent_findings(store: Store, open_names: Sequence[str] = ()) -> list[Finding]:
     """Return what is wrong or will be, at most 15 seconds old. `open_names` as for `examine`."""
-    known = _found.get(store)
-    if known is None or time.monotonic() - known[0] > FRESH or known[1] != open_names:
-        found = examine(store, open_names).findings
-        known = _found[store] = time.monotonic(), open_names, found
-    return known[2]
+    found, names = _found.setdefault(store, {}), tuple(open_names)
+    known = found.get(names)
+    if known is None or time.monotonic() - known[0] > FRESH:
+        known = found[names] = time.monotonic(), examine(store, names).findings
+    return known[1]
 
 
 def forget_findings(store: Store) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from jobqueue import JobQueue, overview
 from jobqueue.overview import Point, points
+from jobqueue.prometheus import Collector
 from jobqueue.store.audit import Audit
 from jobqueue.store.history import Figures, History
 from jobqueue.store.stats import Monitor
@@ -84,6 +85,19 @@ def test_what_the_doctor_finds_stands_on_top_with_its_remedy_and_where_to_look(
     assert "no worker is alive, and jobs wait in queue mail" in page
     assert "<small>jobqueue worker --app MODULE:NAME --queues mail</small>" in page
     assert 'href="./jobs?state=available&amp;queue=mail"' in page
+
+
+@pytest.mark.parametrize("open_names", [[], ["queue.example"]])
+def test_a_scrape_and_the_page_do_not_drop_each_others_findings(
+    jobs: JobQueue, monkeypatch: Any, open_names: list[str]
+) -> None:
+    asked: list[Any] = []
+    examine = overview.examine
+    monkeypatch.setattr(overview, "examine", lambda *given: asked.append(given) or examine(*given))
+    for _ in range(2):
+        now_page(jobs, {}, open_names)
+        list(Collector(jobs).collect())
+    assert len(asked) == len({(), tuple(open_names)})
 
 
 def test_errors_of_one_cause_come_first(pages: Pages, run: Run) -> None:
