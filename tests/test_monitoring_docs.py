@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,27 @@ def test_the_documented_insert_for_later_makes_a_job_that_is_promoted_when_it_is
     with store.write() as connection:
         connection.execute(update(jobs_table).values(run_at=after(-1.0)))
     assert maintenance.promote() == ["mail"]
+
+
+def test_the_documented_insert_is_committed_with_a_librarys_own_rows_or_neither_is(
+    store: Store, backend_name: str
+) -> None:
+    """Through a cursor of the driver, as Django's: `within` knows nothing of its transaction."""
+    now, *_ = blocks(sections()["Enqueueing from SQL"], backend_name)
+    library = store.engine.raw_connection()
+    with closing(library), closing(library.cursor()) as cursor:
+        cursor.execute("CREATE TABLE orders (id integer)")
+        library.commit()
+        for end, kept in ((library.rollback, 0), (library.commit, 1)):
+            cursor.execute("BEGIN")
+            cursor.execute("INSERT INTO orders VALUES (1)")
+            cursor.execute(now)
+            assert len(cursor.fetchall()) == 1  # Else SQLite does not commit.
+            end()
+            cursor.execute("SELECT count(*) FROM orders")
+            assert cursor.fetchone() == (kept,)
+            assert Jobs(store).count(JobFilter()) == kept
+            library.rollback()
 
 
 def test_the_documented_insert_with_a_key_makes_one_job(store: Store, backend_name: str) -> None:
