@@ -134,6 +134,15 @@ def test_a_worker_remembers_how_far_it_has_passed_over_paused_jobs(behind: Behin
     assert sorted(behind.claimed()) == found
 
 
+def test_of_each_of_many_queues_some_jobs_are_passed_over(behind: BehindPaused) -> None:
+    """Though in all of them together these are more than one step passes over."""
+    found = []
+    for queue in "abcde":
+        held, free = (task.options(queue=queue) for task in (behind.held, behind.free))
+        found += [job.id for job in behind.jobs.enqueue_many([*[held.call()] * 2, free.call()])[2:]]
+    assert sorted(behind.claimed()) == found
+
+
 def test_a_job_that_comes_in_front_of_the_place_is_found_in_time(
     behind: BehindPaused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
