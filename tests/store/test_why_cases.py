@@ -229,6 +229,23 @@ def test_a_job_that_is_due_again_says_which_job_has_taken_its_place(why: WhyKit)
     assert look_again(why) == []
 
 
+def test_of_several_jobs_that_are_due_again_the_least_limit_holds_all(why: WhyKit) -> None:
+    """And they wait for none that is not due yet."""
+    ids = first, second, _ = why.add("k", 3, limit=5, strict=True)
+    claims = why.claim()
+    assert [claim.id for claim in claims] == ids
+    why.kit.finish(why.worker, *(why.kit.errored(claim, delay=3600.0) for claim in claims))
+    (running,) = why.add("k", limit=5)
+    assert look_again(why) == [running]
+    why.kit.change(first, lane_limit=2)
+    why.kit.change(second, lane_limit=1)
+    due_again(why, first, second)
+    found = why.of(first)
+    assert (found.code, found.jobs) == ("lane_full", (running,))
+    assert found.sentence == f"lane k full: 1 of 1, held by {running}"
+    assert look_again(why) == []
+
+
 def test_behind_a_paused_job_between_its_attempts_that_keeps_its_place_the_lane_is_full(
     why: WhyKit,
 ) -> None:
