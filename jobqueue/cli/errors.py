@@ -50,7 +50,7 @@ _REMEDIES = [
     ("disk is full", "make room and try again"),
     ("no such table", "is it jobqueue's database? check with: jobqueue db check"),
     ("no such column", "is it jobqueue's database? check with: jobqueue db check"),
-    ("permission denied", "the role of the URL needs more rights"),
+    ("permission denied", "the role of the URL needs more rights, see docs/roles.md"),
 ]
 
 

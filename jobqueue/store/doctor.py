@@ -99,7 +99,10 @@ def _unusable(store: Store) -> Finding | None:
     except (SQLAlchemyError, OSError) as error:
         said = redact(str(getattr(error, "orig", None) or error), secrets_of(as_text(store.url)))
         reason = said.strip().partition("\n")[0] or type(error).__name__
-        said = f"the database {store} cannot be reached: {reason}"
-        remedy = "check the URL, and that the server runs; then: jobqueue db check"
-        return finding("database", said, remedy)
+        if store.backend.is_forbidden(error):
+            said, remedy = "says", "give the role of the URL its grants: docs/roles.md"
+        else:
+            said, remedy = "cannot be reached", "check the URL, and that the server runs"
+        said = f"the database {store} {said}: {reason}"
+        return finding("database", said, f"{remedy}; then: jobqueue db check")
     return finding("schema", said, remedy)

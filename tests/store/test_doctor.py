@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import shlex
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import insert, text, update
+from sqlalchemy import insert, make_url, text, update
 
 from jobqueue.config import WORKER
 from jobqueue.doctor_findings import Finding
@@ -66,6 +67,21 @@ def test_a_database_that_is_away_and_one_without_a_queue_are_found(
     [found] = examine(away).findings
     assert found.check == "database" and "cannot be reached" in found.sentence
     assert "secret" not in found.sentence
+
+
+@pytest.mark.databases("postgres")
+def test_a_role_without_rights_is_not_a_database_that_is_away(kit: StoreKit, url: str) -> None:
+    role = make_url(url).database
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            store = Store(make_url(url).set(username=role).render_as_string(hide_password=False))
+            [found] = examine(store).findings
+            store.close()
+        finally:
+            connection.execute(f"DROP ROLE {role}")
+    assert found.check == "database" and "says: permission denied for " in found.sentence
+    assert "docs/roles.md" in found.remedy
 
 
 def test_a_schema_of_another_version_is_found(kit: StoreKit, monkeypatch: Any) -> None:
