@@ -8,7 +8,8 @@ from sqlalchemy import event, select
 from jobqueue.store.clock import after, epoch
 from jobqueue.store.lane_rows import LANES_AT_ONCE
 from jobqueue.store.lanes import HEADS_MIN, PARKED_MAX
-from jobqueue.store.schema import LaneKind, Parked, jobs, lanes
+from jobqueue.store.pauses import Pauses
+from jobqueue.store.schema import LaneKind, Parked, PauseKind, jobs, lanes
 from tests.store.lane_bench import LaneBench
 from tests.store.lane_bench import bench as bench
 
@@ -124,6 +125,19 @@ def test_a_strict_job_that_is_due_again_waits_while_its_limit_is_0(bench: LaneBe
     bench.kit.change(first, lane_limit=0)
     bench.unpark("a")
     assert bench.ids() == []
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_strict_job_that_is_due_again_is_held_to_its_own_limit_and_not_to_another_one(
+    bench: LaneBench, is_paused: bool
+) -> None:
+    first, second, _ = bench.add("a", limit=3, strict=True, count=3)
+    running = bench.claim()
+    bench.kit.finish(bench.holder, *(bench.kit.released(claim) for claim in running[:2]))
+    bench.kit.change(second, lane_limit=1)
+    if is_paused:
+        Pauses(bench.kit.store).pause(PauseKind.TASK, "another")
+    assert bench.ids() == [first]
 
 
 # Found

@@ -229,7 +229,7 @@ def test_a_job_that_is_due_again_says_which_job_has_taken_its_place(why: WhyKit)
     assert look_again(why) == []
 
 
-def test_of_several_jobs_that_are_due_again_the_least_limit_holds_all(why: WhyKit) -> None:
+def test_each_of_several_jobs_that_are_due_again_is_held_to_its_own_limit(why: WhyKit) -> None:
     """And they wait for none that is not due yet."""
     ids = first, second, _ = why.add("k", 3, limit=5, strict=True)
     claims = why.claim()
@@ -237,13 +237,16 @@ def test_of_several_jobs_that_are_due_again_the_least_limit_holds_all(why: WhyKi
     why.kit.finish(why.worker, *(why.kit.errored(claim, delay=3600.0) for claim in claims))
     (running,) = why.add("k", limit=5)
     assert look_again(why) == [running]
-    why.kit.change(first, lane_limit=2)
-    why.kit.change(second, lane_limit=1)
+    why.kit.change(first, lane_limit=1)
+    why.kit.change(second, lane_limit=2)
     due_again(why, first, second)
     found = why.of(first)
     assert (found.code, found.jobs) == ("lane_full", (running,))
     assert found.sentence == f"lane k full: 1 of 1, held by {running}"
     assert look_again(why) == []
+    why.kit.change(first, lane_limit=2)
+    why.kit.change(second, lane_limit=1)
+    assert look_again(why) == [first]
 
 
 def test_behind_a_paused_job_between_its_attempts_that_keeps_its_place_the_lane_is_full(

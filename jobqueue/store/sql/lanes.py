@@ -265,17 +265,19 @@ def _places(backend: Backend, names: FromClause, *, may_pause: bool = True) -> S
     if may_pause:
         is_next = and_(is_next, unpaused())
     is_running = jobs.c.state == literal_column(f"'{State.RUNNING.value}'")
-    return (
+    counts = (
         select(
             jobs.c.lane,
             func.sum(case((is_running, 1), else_=0)).label("running"),
             func.count().label("places"),
             func.min(case((is_next, jobs.c.id))).label("next_id"),
-            func.min(case((is_next, jobs.c.lane_limit))).label("next_limit"),
         )
         .where(BEGUN, backend.in_subquery(jobs.c.lane, select(names.c.name)))
         .group_by(jobs.c.lane)
+        .subquery("counts")
     )
+    its_limit = select(jobs.c.lane_limit).where(jobs.c.id == counts.c.next_id).scalar_subquery()
+    return select(*counts.c, its_limit.label("next_limit"))
 
 
 def _heads_and_places(backend: Backend, names: FromClause) -> Executable:

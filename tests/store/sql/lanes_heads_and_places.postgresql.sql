@@ -3,14 +3,16 @@ SELECT jobqueue_jobs.id, jobqueue_jobs.lane, jobqueue_jobs.priority, jobqueue_jo
     NULL AS places, NULL AS next_id, NULL AS next_limit
 FROM jobqueue_jobs
 WHERE jobqueue_jobs.id = ANY (array((SELECT each.id FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place) JOIN LATERAL (SELECT other.id AS id FROM jobqueue_jobs AS other WHERE other.state = 'available' AND other.lane = anon_1.name AND other.queue = :in_queue::VARCHAR ORDER BY other.priority, other.run_at, other.id LIMIT :in_limit::INTEGER) AS each ON true))) UNION ALL
-SELECT NULL AS id, jobqueue_jobs.lane, NULL AS priority, NULL AS run_at, NULL AS lane_limit,
-    NULL AS lane_weight, NULL AS lane_strict,
-    sum(CASE WHEN (jobqueue_jobs.state = 'running') THEN 1 ELSE 0 END) AS running, count(*) AS places,
-    min(CASE
-        WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue::VARCHAR) THEN jobqueue_jobs.id END) AS next_id,
-    min(CASE
-        WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue::VARCHAR) THEN jobqueue_jobs.lane_limit END) AS next_limit
-FROM jobqueue_jobs
-WHERE lane IS NOT NULL AND fence > 0
-    AND (state = 'running' OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))
-    AND jobqueue_jobs.lane = ANY (array((SELECT anon_1.name FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place)))) GROUP BY jobqueue_jobs.lane;
+SELECT NULL AS id, counts.lane, NULL AS priority, NULL AS run_at, NULL AS lane_limit, NULL AS lane_weight,
+    NULL AS lane_strict, counts.running, counts.places, counts.next_id,
+    (SELECT jobqueue_jobs.lane_limit FROM jobqueue_jobs WHERE jobqueue_jobs.id = counts.next_id) AS next_limit
+FROM (
+    SELECT jobqueue_jobs.lane AS lane,
+        sum(CASE WHEN (jobqueue_jobs.state = 'running') THEN 1 ELSE 0 END) AS running, count(*) AS places,
+        min(CASE
+            WHEN (jobqueue_jobs.state = 'available' AND jobqueue_jobs.queue = :in_queue::VARCHAR) THEN jobqueue_jobs.id END) AS next_id
+    FROM jobqueue_jobs
+    WHERE lane IS NOT NULL AND fence > 0
+        AND (state = 'running' OR lane_strict = 1 AND (state = 'scheduled' OR state = 'available'))
+        AND jobqueue_jobs.lane = ANY (array((SELECT anon_1.name FROM unnest((SELECT CAST(:in_name::VARCHAR AS TEXT[]) AS anon_2)) WITH ORDINALITY AS anon_1(name, place)))) GROUP BY jobqueue_jobs.lane
+) AS counts;
