@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from shlex import quote
@@ -270,9 +270,18 @@ _NEGATIVE = re.compile(r"-\.?\d")
 
 
 class Command(click.Command):
-    """A command of jobqueue: has the common options, and takes -5 for a value."""
+    """A command of jobqueue: has the common options, and takes -5 for a value.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    `hints` are for an error of one of these types: what a new user may have meant.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        hints: Mapping[type[click.UsageError], str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.hints = hints or {}
         settings = {"help_option_names": ["-h", "--help"], "show_default": True}
         kwargs.setdefault("context_settings", settings)
         super().__init__(*args, **kwargs)

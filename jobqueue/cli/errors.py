@@ -100,6 +100,13 @@ def _as_record(message: str, error: BaseException, trace: str | None) -> str:
     return JsonFormatter().format(record)
 
 
+def _hint(error: click.UsageError) -> str:
+    """Return what a new user may have meant, unless the error names a similar option."""
+    hints = getattr(error.ctx and error.ctx.command, "hints", {})
+    hint = None if getattr(error, "possibilities", None) else hints.get(type(error))
+    return f"; {hint}" if hint else ""
+
+
 def describe(error: BaseException, cli: CliContext) -> CliError:  # noqa: PLR0911 - a table.
     """Return an error as the command line shows it, with its exit code."""
     if isinstance(error, CliError):
@@ -107,7 +114,8 @@ def describe(error: BaseException, cli: CliContext) -> CliError:  # noqa: PLR091
     if isinstance(error, click.UsageError):
         seen = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
         field = getattr(getattr(error, "param", None), "name", None)
-        return CliError(error.format_message().rstrip(". ") + seen, code=MISUSED, field=field)
+        said = error.format_message().rstrip(". ") + _hint(error) + seen
+        return CliError(said, code=MISUSED, field=field)
     if isinstance(error, click.ClickException):
         return CliError(error.format_message(), code=MISUSED)
     if isinstance(error, JobQueueError):

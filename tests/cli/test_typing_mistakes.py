@@ -142,3 +142,21 @@ def test_a_worker_warns_of_a_queue_that_nobody_knows_and_serves_it(
     assert "'mail:x' is not known; did you mean mail?" in warnings[1]
     assert "a limit is a number, as in mail:2" in warnings[1]
     assert it.json("show", id_)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("list 5", "Got unexpected extra argument (5); for one job: jobqueue show ID"),
+        ("worker a:b", "extra argument (a:b); the app is named by --app, as --app app:jobs"),
+        ("exec ls -l", "No such option '-l'; write the command after --"),
+        ("exec ls --expirse 5", "'--expirse'. Did you mean '--expires'?"),
+        ("pause mail", "extra argument (mail); for a queue: jobqueue queues pause NAME"),
+        ("resume --queue mail", "'--queue'; for a queue: jobqueue queues resume NAME"),
+    ],
+)
+def test_words_that_a_command_does_not_take_are_answered_with_what_does(
+    bare: Cli, words: str, said: str
+) -> None:
+    command = f"jobqueue {words.split()[0]}"
+    assert bare.refused(2, *words.split()).endswith(f"{said}; see {command} --help")

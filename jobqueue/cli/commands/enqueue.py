@@ -296,7 +296,7 @@ def _wait(cli: CliContext, id_: int, task: str, *, created: bool, limit: float |
     require_success([job])
 
 
-@click.command(EXEC, cls=Command)
+@click.command(EXEC, cls=Command, hints={click.NoSuchOption: "write the command after --"})
 @click.argument(
     "argv",
     metavar="-- ARGV...",

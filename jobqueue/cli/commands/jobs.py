@@ -84,7 +84,7 @@ LIST = [
 ]
 
 
-@click.command("list", cls=Command)
+@click.command("list", cls=Command, hints={click.UsageError: "for one job: jobqueue show ID"})
 @params.filter_options
 @option("--since since_text", "WHEN", "Only jobs enqueued since: 2h, or 2026-12-24T18:00Z.")
 @whole_option("--limit", "Show at most N jobs; 0 shows all.", default="50")

@@ -170,7 +170,10 @@ def purge(cli: CliContext, queue: str, dry_run: bool, yes: bool, force: bool) ->
 
 
 def _of_tasks_and_tags(verb: str, help_: str) -> click.Command:
-    @click.command(verb, cls=Command, help=help_)
+    for_a_queue = f"for a queue: jobqueue queues {verb} NAME"
+    hints = dict.fromkeys((click.UsageError, click.NoSuchOption), for_a_queue)
+
+    @click.command(verb, cls=Command, help=help_, hints=hints)
     @params.option(
         "--task tasks",
         "NAME",
@@ -187,10 +190,7 @@ def _of_tasks_and_tags(verb: str, help_: str) -> click.Command:
         cli: CliContext, tasks: tuple[str, ...], tags: tuple[str, ...], force: bool
     ) -> None:
         if not (tasks or tags):
-            raise InvalidOption(
-                f"{verb}: give --task or --tag; for a queue: jobqueue queues {verb} NAME",
-                field="task",
-            )
+            raise InvalidOption(f"{verb}: give --task or --tag; {for_a_queue}", field="task")
         tasks, tags = tuple(dict.fromkeys(tasks)), tuple(dict.fromkeys(tags))
         named = {PauseKind.TASK: tasks, PauseKind.TAG: tags}
         changed, said = _change_pauses(cli, verb, named, force=force)

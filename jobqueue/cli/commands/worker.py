@@ -45,7 +45,9 @@ AS_GIVEN = (
 """Options that are passed to the settings unchanged."""
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command, hints={click.UsageError: "the app is named by --app, as --app app:jobs"}
+)
 @whole_option("--concurrency -c", "Run up to N jobs at once.", default="4")
 @whole_option("--async-concurrency", "Run up to N async jobs at once, in addition.", default="1000")
 @option(
