@@ -201,6 +201,23 @@ def test_a_key_behind_many_paused_jobs_goes_before_no_key_whose_job_is_due_earli
     assert [id_ for _ in range(15) for id_ in bench.of_lanes(limit=1)] == [other, free]
 
 
+def test_a_key_of_which_a_job_was_taken_goes_on_behind_the_last_that_was_looked_at(
+    bench: PauseBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ROWS", "ROWS_MIN"):
+        monkeypatch.setattr(paused_search, name, 3)
+    (first,), paused, (last,) = (
+        bench.add(lane="a"),
+        bench.add("send", count=2, lane="a"),
+        bench.add(lane="a"),
+    )
+    (other,) = bench.add(lane="b")
+    for seconds, id_ in enumerate((first, paused[0], other, paused[1], last), -100):
+        bench.kit.change(id_, run_at=after(seconds))
+    bench.pauses.pause(TASK, "send")
+    assert [id_ for _ in range(5) for id_ in bench.of_lanes(limit=1)] == [first, other, last]
+
+
 def test_no_worker_looks_into_a_limited_queue_of_which_all_is_paused(bench: PauseBench) -> None:
     bench.limit_queue()
     bench.add("send", count=3)

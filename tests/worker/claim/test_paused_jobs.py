@@ -39,6 +39,7 @@ def test_a_worker_passes_over_what_is_paused(
     worker.cursors._rescanned_at = LONG_AGO
     assert not worker.planner.refresh()  # Nothing to open a transaction for.
     assert worker.planner.delay() > 0.5
+    assert worker.cursors._behind_paused.next_at == float("inf")  # All was seen.
     jobs.resume(**pause)
     assert sorted(claim.id for claim in worker.claim()) == sorted(of_queues.values())
 
