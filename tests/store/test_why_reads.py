@@ -99,6 +99,9 @@ def test_as_many_jobs_as_are_counted_at_most_are_counted(
     why.add(count=more, task="send") if more else None
     (mine,) = why.add()
     assert why.says(mine) == f"behind {'at least ' if more else ''}20 jobs"
+    pace = {"queue": "default", "task": "add", "succeeded": 1000}
+    why.execute(insert(counters).values(minute=after(-1000.0), **pace))
+    assert (" jobs, more than " in why.says(mine)) == bool(more)
 
 
 @pytest.mark.parametrize(("count", "said"), [(COUNTED, "20"), (COUNTED + 1, "more than 20")])
