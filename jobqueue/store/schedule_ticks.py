@@ -110,7 +110,7 @@ class Ticks:
         if connection.execute(moved).rowcount != 1:
             return None
         runs = decided.runs
-        if runs and definition.overlap == "skip":
+        if definition.overlap == "skip":
             runs = [] if live_job(connection, record) else runs[:1]
         made = make_jobs(connection, self._enqueuer, record, runs, make) if runs else []
         return Ticked(record.name, made, decided.handled)
@@ -169,7 +169,7 @@ class Ticks:
         gone = [
             name
             for name, record in found.items()
-            if record.source == CODE and name in tasks and name not in declared
+            if name in tasks and name not in declared
             if record.orphaned_at is None
         ]
         if gone:
