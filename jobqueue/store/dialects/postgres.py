@@ -82,7 +82,7 @@ _PREFER_INDEXES = text(
     "SELECT set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true),"
     " set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
     " set_config('enable_mergejoin', 'off', true),"
-    " set_config('max_parallel_workers_per_gather', '0', true)"
+    " set_config('max_parallel_workers_per_gather', '0', true), set_config('jit', 'off', true)"
 )
 _NOTIFICATION = func.pg_notify(literal_column(f"'{CHANNEL}'"), literal_column("''"))
 
@@ -220,6 +220,7 @@ class Postgres(Backend):
         the first 10,000, or read a million places in an index for a bitmap; and it expects that
         most jobs run, and would read them all. After it, a join for the first 5,000 of a million
         errors would read all of both sides. Starting a parallel worker takes longer than a page.
+        Before 18, the planner adds 1e10 for what is off, and would compile each statement for 1 s.
         """
         connection.execute(_PREFER_INDEXES)
 

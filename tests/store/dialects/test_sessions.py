@@ -269,5 +269,14 @@ def test_a_claim_alone_is_left_to_a_transaction_where_only_that_can_read_it(url:
         store.close()
 
 
+@POSTGRES
+def test_statements_that_prefer_indexes_are_not_compiled(url: str) -> None:
+    alter(url, "jit = on")
+    with closing(Store(url)) as store, store.read() as connection:
+        assert connection.scalar(text("SHOW jit")) == "on"
+        store.backend.prefer_indexes(connection)
+        assert connection.scalar(text("SHOW jit")) == "off"
+
+
 def registration() -> Registration:
     return Registration("me", "here", 1, None, None, None, None, None, ("echo",), 1, 30.0)
