@@ -278,15 +278,15 @@ class LanePlanner:
             queue = outcome.claim.queue if len(ids) == 1 else None
             self._ended.extend((one, queue if one[0] == LaneKind.KEY else None) for one in ids)
 
-    def hold_more(self, outcomes: Sequence[Outcome], held: Collection[int]) -> bool:
-        """Return whether other claims in hand are in the lanes of these.
+    def claimed_with(self, outcomes: Sequence[Outcome], held: Mapping[int, Claim]) -> bool:
+        """Return whether claims in hand were made together with some of these, from lanes.
 
         May be called from any thread. `lanes_of` has claims too that were lost, and are not held.
         """
-        ended = {outcome.claim.id for outcome in outcomes}
-        lanes = {one for id_ in ended for one in self.lanes_of.get(id_, ())}
-        return bool(lanes) and any(
-            id_ in held and id_ not in ended and not lanes.isdisjoint(self.lanes_of.get(id_, ()))
+        ended = {outcome.claim.id: outcome.claim.started_at for outcome in outcomes}
+        began = {began for id_, began in ended.items() if id_ in self.lanes_of}
+        return any(
+            id_ not in ended and (claim := held.get(id_)) is not None and claim.started_at in began
             for id_ in list(self.lanes_of)  # A copy at once: other threads add and remove claims.
         )
 

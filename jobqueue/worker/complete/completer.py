@@ -6,14 +6,14 @@ from jobqueue.store.database import Store
 from jobqueue.worker.complete.outcome_writer import OutcomeWriter
 from jobqueue.worker.service_thread import Service
 
-GATHER = 0.002  # seconds in which other jobs of the same lanes may end, as they began together
+GATHER = 0.002  # seconds in which other jobs of the same claim may end
 
 
 class Completer(Service):
     """Writes outcomes. What arrives during one commit is the next batch.
 
-    A round waits for `GATHER` only where more jobs of the same lanes are in hand: the claim after
-    each batch locks their key, and few large claims keep its places fuller than many small ones.
+    A round waits for `GATHER` only where jobs are in hand that one claim took from lanes together
+    with these: the next claim locks their keys, and few large ones keep their places fuller.
     """
 
     def __init__(self, store: Store, writer: OutcomeWriter, settled: Callable[[], None]) -> None:

@@ -68,10 +68,10 @@ class OutcomeWriter:
         return len(batch)
 
     def may_gather_more(self) -> bool:
-        """Return whether other jobs in hand are in the lanes of those that were gathered."""
+        """Return whether jobs in hand were claimed from lanes with those that were gathered."""
         if self._lanes is None or not self._lanes.lanes_of:
             return False
-        return self._lanes.hold_more(self.batch, self.inflight.held)
+        return self._lanes.claimed_with(self.batch, self.inflight.held)
 
     def _split_repeats(self) -> None:
         """Put back what one batch cannot hold: its states are by job id, its lease is one.
