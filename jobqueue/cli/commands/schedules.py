@@ -92,14 +92,15 @@ def _in_database(cli: CliContext) -> Schedules:
 
 @schedules.command(cls=Command)
 @click.argument("name", shell_complete=completion.schedules)
-@whole_option("--days", f"Show all runs of the next N days. [default: {FEW} runs, of 7 days]")
+@whole_option("--days", f"All runs of the next N days. [default: the next {FEW}; in JSON, 7 days]")
 @pass_cli
 def preview(cli: CliContext, name: str, days: int | None) -> None:
     """Print the runs to come.
 
     Each has its offset from UTC, and a mark if a clock change moves it.
     """
-    count = options.whole(7 if days is None else days, "days", 1, DAYS_MAX)
+    most = 7 if cli.json else DAYS_MAX
+    count = options.whole(most if days is None else days, "days", 1, DAYS_MAX)
     runs = cli.queue.schedules.preview(name, count * 86_400)
     if cli.json:
         cli.print_json([{"at": run.at.isoformat(), "note": run.note} for run in runs])
@@ -107,8 +108,6 @@ def preview(cli: CliContext, name: str, days: int | None) -> None:
     shown = itertools.islice(runs, FEW) if days is None else runs
     while page := list(itertools.islice(shown, PAGE)):
         echo("\n".join(map(_line, page)))
-    if days is None and next(runs, None) is not None:
-        cli.note("… and more; those of 7 days: --days 7")
 
 
 def _line(run: Run) -> str:
