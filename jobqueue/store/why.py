@@ -250,11 +250,11 @@ def _in_order(facts: Facts) -> Explanation | None:
     if facts.is_admitted():
         return None
     next_id, running = facts.places.next_id, facts.places.running
-    limit = facts.verdicts.lane_limit
+    limit, waiting = facts.verdicts.lane_limit or 0, facts.places.places - running
     if next_id is not None and next_id != facts.job.id:
         first: tuple[int, ...] = (next_id,)
         awaits = "which is due again and goes first"
-    elif next_id is None and limit and running < limit:
+    elif next_id is None and limit and (running < limit or waiting >= limit):
         first = facts.begun_of_key(State.SCHEDULED)
         awaits = f"which {'awaits its' if len(first) == 1 else 'await their'} next attempt"
     else:
@@ -277,8 +277,6 @@ def _lane_full(facts: Facts) -> Explanation | None:
     if facts.verdicts.is_plain or facts.is_admitted():
         return None
     lane, limit, running = str(facts.job.lane), facts.verdicts.lane_limit, facts.places.running
-    if facts.places.next_id == facts.job.id:
-        limit = facts.places.next_limit
     if (limit or 0) <= 0:
         return _because(
             facts,
