@@ -206,6 +206,11 @@ class Lane:
         self.missed = {head.id for head in missed}
 
     @property
+    def is_locked(self) -> bool:
+        """Return whether all jobs that were taken are missed."""
+        return 0 < self.taken == len(self.missed)
+
+    @property
     def may_give_more(self) -> bool:
         """Return whether another job may start, as far as is known."""
         if self.next is not None or self.missed:

@@ -342,6 +342,8 @@ class Lanes(LaneRows):
                     continue
                 wait = lane.rest  # All that was seen of it is paused.
                 parked = Parked.FULL if wait else Parked.NO
+            elif lane.is_locked:
+                parked = Parked.FULL  # Until the next sweep: else no key behind it has its turn.
             elif not lane.may_give_more:
                 parked = Parked.FULL
                 awaits = lane.places.places > lane.places.running
@@ -387,7 +389,7 @@ class Lanes(LaneRows):
 
 
 def _passed_over(lanes: Sequence[Lane]) -> bool:
-    return any(lane.key is not None and not lane.allowed for lane in lanes)
+    return any(lane.key is not None and (lane.is_locked or not lane.allowed) for lane in lanes)
 
 
 def _keys(lanes: Sequence[Lane], claims: Sequence[Claim]) -> dict[int, str]:

@@ -46,7 +46,7 @@ def test_a_key_whose_only_job_another_transaction_locks_is_not_removed(bench: La
     with bench.kit.store.write() as other:
         other.execute(select(jobs).where(jobs.c.id == locked).with_for_update())
         assert not bench.try_claim().claims
-    assert [claim.id for claim in bench.try_claim().claims] == [locked]
+    assert bench.ids() == [locked]
 
 
 def test_a_key_with_more_jobs_than_were_claimed_at_once_stays_in_line(bench: LaneBench) -> None:
@@ -170,3 +170,21 @@ def test_lanes_are_added_in_the_order_of_their_names(bench: LaneBench) -> None:
     bench.sweep()
     (names,) = (text for text in added if "first" in text)
     assert names.index("second") < names.index("first")
+
+
+@pytest.mark.databases("postgres")  # On SQLite, who claims holds the database.
+@pytest.mark.parametrize("max_running", [None, 9])
+def test_a_key_behind_one_whose_first_job_another_transaction_locks_is_next(
+    bench: LaneBench, max_running: int | None
+) -> None:
+    (locked,), (free,) = bench.add("a"), bench.add("b")
+    bench.kit.change(locked, priority=-1)
+    bench.switch(max_running=max_running)
+    bench.sweep()
+    with bench.kit.store.write() as other:
+        other.execute(select(jobs).where(jobs.c.id == locked).with_for_update())
+        found = bench.try_claim(limit=1)
+        assert (found.claims, found.has_more) == ([], True)
+        assert [claim.id for claim in bench.try_claim(limit=1).claims] == [free]
+        assert not bench.try_claim(limit=1).has_more
+    assert bench.ids() == [locked]
