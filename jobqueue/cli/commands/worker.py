@@ -97,8 +97,8 @@ AS_GIVEN = (
 )
 @flag(
     "--reload",
-    "Restart when a Python file of the app changes, or in the folder of the pyproject.toml that "
-    "names it, else in the current folder; running jobs are released. Needs the extra reload.",
+    "Restart, with running jobs released, when a Python file changes: of the app, or below the "
+    "folder of the pyproject.toml that names it, else the current one. Needs the extra reload.",
 )
 @whole_option(
     "--health-port",
