@@ -8,6 +8,7 @@ from shlex import quote
 
 from sqlalchemy import Engine
 
+from jobqueue.config import WORKER
 from jobqueue.doctor_findings import Finding, finding
 from jobqueue.records import format_bytes
 from jobqueue.store.dialects.sqlite_file import DatabaseFile
@@ -45,7 +46,7 @@ def wal_reset_bug(_engine: Engine, processes: int) -> Iterator[Finding]:
             "wal_reset_bug",
             f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug, which may, rarely, damage a "
             f"file that processes share; {processes} worker processes do",
-            "use a Python with SQLite 3.51.3 or newer; or one worker process: jobqueue worker -c 8",
+            f"use a Python with SQLite 3.51.3 or newer; or one worker process: {WORKER} -c 8",
         )
 
 

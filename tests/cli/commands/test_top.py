@@ -105,7 +105,7 @@ def test_the_first_screen_says_what_moves_what_failed_and_what_is_wrong(filled: 
     assert re.search(r"! no worker is alive, and jobs wait in", screen)
     queues = re.findall(r"^(default|mail) +(\d+) +(\d+) .*?(by \S+)?$", screen, re.MULTILINE)
     assert [(name, waiting) for name, waiting, *_ in queues] == [("default", "0"), ("mail", "1")]
-    assert "by " in queues[1][3] and "jobqueue worker starts one" in screen
+    assert "by " in queues[1][3] and "start one with: jobqueue worker\n" in screen
     assert re.search(r"^[0-9a-f]{12} +fail +ValueError .* 3 +3 +3 ", screen, re.MULTILINE)
     assert re.search(r"^ *5 +available +add +5, token=\"‹hidden›\"", screen, re.MULTILINE)
 

@@ -52,6 +52,7 @@ class Now(NamedTuple):
     jobs: list[JobRecord]
     paused_by: Mapping[str, str] = {}
     pauses: Rows = []  # noqa: RUF012 - nothing changes it.
+    no_worker: str = ""
 
 
 def memory(width: int) -> Console:
@@ -74,7 +75,7 @@ def now(found: Now, room: Room) -> list[Line]:
     errors = error_list(found.errors, room, "no attempt has errored in 24 hours")
     tables = {  # By what shows the rows that have no room.
         ("g q", "queues"): queue_list(found.queues, found.paused_by, room),
-        ("g w", "workers"): worker_list(found.workers, room),
+        ("g w", "workers"): worker_list(found.workers, room, found.no_worker),
         ("g e", "errors --since 24h"): errors,
         ("g j", "list"): job_list(JobPage(found.jobs, None, False), "", room),
     }
@@ -310,10 +311,10 @@ RUNNING = [
 ]
 
 
-def worker_list(rows: Rows, room: Room) -> list[Line]:
-    """Draw the workers."""
+def worker_list(rows: Rows, room: Room, nothing: str = "") -> list[Line]:
+    """Draw the workers, or what is said if there is none."""
     item = _item("worker", lambda row: row["worker"])
-    return _table(rows, WORKERS, room, item, "no worker is there: jobqueue worker starts one")
+    return _table(rows, WORKERS, room, item, nothing)
 
 
 def worker_jobs(rows: Rows, room: Room) -> list[Line]:

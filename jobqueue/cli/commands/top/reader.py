@@ -7,6 +7,7 @@ from functools import partial
 from jobqueue import overview, text_parsing
 from jobqueue.cli.commands.top import draw, job
 from jobqueue.cli.commands.top.views import Kind, Picture, View, query_of
+from jobqueue.config import WORKER
 from jobqueue.doctor_findings import Finding
 from jobqueue.errors import JobNotFound
 from jobqueue.job_search import filter_of
@@ -35,6 +36,7 @@ class Reader:
     def __init__(self, jobs: ShownJobs, as_typed: Callable[[str], str] = str) -> None:
         self._jobs = jobs
         self._as_typed = as_typed
+        self._no_worker = as_typed(f"no worker is running; start one with: {WORKER}")
         self._store = jobs.store
         self._monitor = Monitor(jobs.store)
         self._views: Mapping[Kind, Callable[[str], Picture]] = {
@@ -57,6 +59,7 @@ class Reader:
             findings=self._needs(),
             queues=overview.queue_rows(self._monitor),
             workers=overview.worker_rows(self._monitor),
+            no_worker=self._no_worker,
             errors=ErrorGroups(self._store).find("24h", limit=GROUPS),
             jobs=JobPages(self._jobs).page(JobFilter(), size=NEWEST).jobs,
             pauses=self._monitor.pauses(),
@@ -88,7 +91,7 @@ class Reader:
     def _workers(self, name: str) -> Picture:
         rows = overview.worker_rows(self._monitor)
         if not name:
-            return partial(draw.worker_list, rows)
+            return partial(draw.worker_list, rows, nothing=self._no_worker)
         return partial(draw.worker_jobs, [row for row in rows if row["worker"] == name])
 
     def _schedules(self, _name: str) -> Picture:
