@@ -222,7 +222,7 @@ class Snooze(Signal):
 
 
 class Retry(Signal):
-    """Count this attempt as errored and, if attempts are left, run again after `after`, a Duration.
+    """Count this attempt as errored and, if attempts are left, run again after a Duration, `after`.
 
     `after=None` waits as the task's backoff says. Raises InvalidOption as Snooze does.
     """
