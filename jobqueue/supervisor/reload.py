@@ -3,7 +3,6 @@
 import importlib.util
 import logging
 import os
-import sys
 from pathlib import Path
 
 from jobqueue.optional_dependencies import required
@@ -41,14 +40,10 @@ class SourceWatcher:
         """
         here = Path.cwd() if folder is None else Path(folder)
         roots = [here]
-        path = sys.path
         try:
-            sys.path = [*path, str(here)]  # The folder of the project goes first, as at the import.
             spec = importlib.util.find_spec(name.partition(":")[0].partition(".")[0])
         except (ImportError, ValueError):
             spec = None  # The worker reports what is wrong with the app.
-        finally:
-            sys.path = path
         if spec is not None:
             roots += map(Path, spec.submodule_search_locations or filter(None, [spec.origin]))
         outside = [root for root in roots if not root.resolve().is_relative_to(here)]
