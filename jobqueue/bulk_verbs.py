@@ -100,7 +100,9 @@ class Changed(NamedTuple):
     refused: list[Refusal]
     """Ids that were named and could not be changed."""
     unchanged: int
-    """Jobs of a filter that were left as they are."""
+    """Jobs that were left as they are, and are not refused."""
+    said: str
+    """What is said of these."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that is printed and sent."""
@@ -113,10 +115,10 @@ class Changed(NamedTuple):
 
 def in_words(verb: Verb, done: Changed) -> str:
     """Return what a verb has changed, and the first that it has not, in sentences."""
-    changed, refused, unchanged = done
-    said = f"{verb.done.capitalize()} {counted(len(changed), 'job')}."
-    if unchanged:
-        said += f" {unchanged:,} {verb.unchanged}."
+    refused = done.refused
+    said = f"{verb.done.capitalize()} {counted(len(done.changed), 'job')}."
+    if done.unchanged:
+        said += f" {done.unchanged:,} {done.said}."
     for refusal in refused[:REFUSALS_SHOWN]:
         said += f" Job {refusal.id}: {refusal.reason}."
     if len(refused) > REFUSALS_SHOWN:
@@ -140,7 +142,10 @@ def change_jobs(
         refused += others
     if verb.wakes and changed:
         wake()
-    return Changed(changed, refused, 0 if wanted.ids else action.unchanged)
+    if wanted.ids:
+        left = len({*wanted.ids}) - len(changed) - len(refused)
+        return Changed(changed, refused, left, NEEDED_NOTHING)
+    return Changed(changed, refused, action.unchanged, verb.unchanged)
 
 
 def parts_of(wanted: JobFilter) -> list[JobFilter]:

@@ -61,7 +61,7 @@ def test_an_update_of_jobs_that_are_so_already_changes_none_and_a_dry_run_counts
     update = lambda **body: client.post("/api/jobs/update", json=body).json()
     change = {"ids": three, "set": {"priority": 7}}
     assert update(**change) == {"changed": 3, "refused": []}
-    assert update(**change) == {"changed": 0, "refused": []}
+    assert update(**change) == {"changed": 0, "refused": [], "unchanged": 3}
     assert update(**change, dry_run=True)["would_change"] == 3
     assert len(client.get("/api/log").json()) == 1
 

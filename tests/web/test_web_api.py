@@ -391,7 +391,7 @@ def test_a_waiting_job_is_cancelled_and_retried(client: Client) -> None:
     assert client.post(f"/api/jobs/{id_}/cancel").json() == changed
     assert client.get(f"/api/jobs/{id_}").json()["state"] == "cancelled"
     again = client.post(f"/api/jobs/{id_}/cancel")
-    assert (again.status_code, again.json()) == (200, {"changed": 0, "refused": []})
+    assert again.json() == {"changed": 0, "refused": [], "unchanged": 1}
     assert client.post(f"/api/jobs/{id_}/retry", json={}).json() == changed
     assert client.get(f"/api/jobs/{id_}").json()["state"] == "available"
 

@@ -15,8 +15,8 @@ from jobqueue.bulk_verbs import (
     CANCEL,
     DELETE,
     IDS_PER_STATEMENT,
-    NEEDED_NOTHING,
     RETRY_ALL,
+    Changed,
     DryRun,
     Verb,
     change_jobs,
@@ -140,16 +140,12 @@ def perform(cli: CliContext, verb: Verb, chosen: Choice, safety: Safety, left_ou
         print_dry_run(cli, verb.name, parts_of(chosen.all), verb.states)
         return
     done = change_jobs(verb, cli.jobs, chosen.all, operator(), cli.wake_workers)
-    changed, refused, unchanged = done
+    changed, refused = done.changed, done.refused
     if cli.json:
         answer = done.to_json()
         cli.print_json(answer | {"left_out": left_out} if left_out else answer)
     elif changed or not refused:
-        said = verb.unchanged
-        if chosen.ids:
-            unchanged, said = len(chosen.ids) - len(changed) - len(refused), NEEDED_NOTHING
-        parts = [_summary(cli, verb, changed, left_out), f"{unchanged:,} {said}" * bool(unchanged)]
-        echo("; ".join(filter(None, parts)))
+        echo(_summary(cli, verb, done, left_out))
     if refused:
         raise _refusal(refused, json=cli.json)
 
@@ -235,11 +231,13 @@ def confirm(question: str) -> None:
         raise CliError("not confirmed; nothing was changed", field="yes")
 
 
-def _summary(cli: CliContext, verb: Verb, changed: list[int], left_out: int) -> str:
-    """Return what was done."""
-    parts = [f"{verb.done} {counted(len(changed), 'job')}{_but(left_out)}"]
-    if verb is CANCEL and (running := _still_running(cli, changed)):
+def _summary(cli: CliContext, verb: Verb, done: Changed, left_out: int) -> str:
+    """Return what was done, in one line."""
+    parts = [f"{verb.done} {counted(len(done.changed), 'job')}{_but(left_out)}"]
+    if verb is CANCEL and (running := _still_running(cli, done.changed)):
         parts.append(f"{running:,} of them still running, asked to stop")
+    if done.unchanged:
+        parts.append(f"{done.unchanged:,} {done.said}")
     return "; ".join(parts)
 
 

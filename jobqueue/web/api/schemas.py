@@ -237,7 +237,7 @@ COMPONENTS: dict[str, Schema] = {
         ["left_out", "unchanged"],
         changed=WHOLE,
         refused=_REFUSALS,
-        unchanged=WHOLE | {"description": "Jobs of a filter that were left as they are."},
+        unchanged=WHOLE | {"description": "Jobs that were left as they are."},
         left_out=WHOLE | {"description": "Jobs that match and have succeeded."},
     ),
     "DryRun": an_object(

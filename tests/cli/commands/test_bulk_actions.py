@@ -14,7 +14,7 @@ def test_cancel_retry_and_delete_by_id(bare: Cli) -> None:
     id_ = bare.id("t")
     assert bare.ok("cancel", id_) == "cancelled 1 job\n"
     assert bare.json("show", id_)["state"] == "cancelled"
-    assert bare.json("cancel", id_) == {"changed": 0, "refused": []}  # It is so already.
+    assert bare.json("cancel", id_) == {"changed": 0, "refused": [], "unchanged": 1}
     assert bare.json("retry", id_) == {"changed": 1, "refused": []}
     assert bare.json("show", id_)["state"] == "available"
     assert bare.ok("delete", id_) == "deleted 1 job\n"
